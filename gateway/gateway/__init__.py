@@ -1,0 +1,1 @@
+"""The one public door: HTTP and JSON outside, typed gRPC calls inside."""
