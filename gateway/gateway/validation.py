@@ -1,0 +1,93 @@
+"""Reads bodies and query parameters into their shapes, and says what is wrong with them in our own words.
+
+What a caller sent never comes back in an error: not the value, and of a field's name only what looks like one.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from gateway.errors import MAX_DETAILS, Detail, Refused
+from gateway.fields import Body, Query
+
+BodyT = TypeVar("BodyT", bound=Body)
+QueryT = TypeVar("QueryT", bound=Query)
+
+# Our own field names and the keys of our maps (language tags) look like this. An unknown field's name is the caller's.
+_SAFE_NAME = re.compile(r"[A-Za-z][A-Za-z_-]{0,63}")
+# A body may hold 30,000 mistakes, and listing them to show twenty would hold up everybody else.
+_MAX_LISTED = 1000
+_CHOICE = re.compile(r"'([^']*)'")
+
+_MESSAGES: Mapping[str, str] = {
+    "missing": "Is required.",
+    "extra_forbidden": "Is not accepted here.",
+    "string_type": "Must be a string.",
+    "int_type": "Must be a whole number.",
+    "bool_type": "Must be true or false.",
+    "list_type": "Must be an array.",
+    "dict_type": "Must be an object.",
+    "model_type": "Must be an object.",
+    "model_attributes_type": "Must be an object.",
+    "too_long": "Must hold at most {max_length} items.",
+    "greater_than_equal": "Must be at least {ge}.",
+    "less_than_equal": "Must be at most {le}.",
+}
+
+
+def read_body(body_type: type[BodyT], value: Any) -> BodyT:
+    """The decoded body in its shape, or `Refused` with RQ-101."""
+    try:
+        return body_type.model_validate(value)
+    except ValidationError as error:
+        # "from None", because the error holds what was sent and could reach a log.
+        raise Refused("RQ-101", details=details_of(error)) from None
+
+
+def read_query(query_type: type[QueryT], pairs: Sequence[tuple[str, str]]) -> QueryT:
+    """The query parameters in their shape, or `Refused` with RQ-101. One that is there twice is refused."""
+    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if repeated:
+        details = [Detail(_safe(name), "Must be there only once.") for name in repeated[:MAX_DETAILS]]
+        raise Refused("RQ-101", details=details)
+    try:
+        return query_type.model_validate(dict(pairs))
+    except ValidationError as error:
+        raise Refused("RQ-101", details=details_of(error)) from None
+
+
+def details_of(error: ValidationError | RequestValidationError) -> list[Detail]:
+    """What is wrong, field by field, as the details of RQ-101."""
+    if isinstance(error, RequestValidationError):
+        # FastAPI puts the part of the request in front: body, query, path or header.
+        problems = [{**problem, "loc": problem["loc"][1:] or problem["loc"]} for problem in error.errors()]
+    elif error.error_count() > _MAX_LISTED:
+        return [Detail("body", "Has too many mistakes to name them.")]
+    else:
+        problems = [dict(problem) for problem in error.errors(include_url=False)]
+    return [Detail(_path(problem["loc"]), _message(problem)) for problem in problems[:MAX_DETAILS]]
+
+
+def _path(location: Iterable[str | int]) -> str:
+    # Pydantic marks a map's key, as opposed to its value, by "[key]"; the key itself is named already.
+    path = ".".join(_safe(part) for part in location if part != "[key]")
+    return path or "body"
+
+
+def _safe(part: str | int) -> str:
+    return str(part) if isinstance(part, int) or _SAFE_NAME.fullmatch(part) else "?"
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    kind = problem["type"]
+    if kind.startswith("field_"):
+        return str(problem["msg"])
+    if kind not in ("missing", "extra_forbidden") and problem["input"] is None:
+        return "Must not be null."
+    if kind == "literal_error":
+        return f"Must be one of {', '.join(_CHOICE.findall(problem['ctx']['expected']))}."
+    return _MESSAGES.get(kind, "Is not valid.").format(**problem.get("ctx", {}))
