@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
-from servicekit.tls import Authority, CertificateFiles, CertificateMismatch, prepare_certificates
 
 from servicekit import tls
+from servicekit.tls import Authority, CertificateFiles, CertificateMismatch, prepare_certificates
 
 CALL = "/test.Peers/Ask"
 

@@ -1,0 +1,52 @@
+# Everything one does with Aarokya; `make help` lists it.
+# It needs git, make and Python 3.11 or newer (PYTHON=... names another than the first one found).
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+endif
+BOOTSTRAP = $(if $(PYTHON),"$(PYTHON)",$(error Python 3.11 or newer is needed, and none is on the PATH)) deploy/bootstrap.py
+# -P keeps the current folder from the front of the import path; the virtualenv knows all folders in their order.
+RUN := .venv/bin/python -P -m
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Start everything on this machine, and stop it again with Ctrl-C; the data stays in .data
+	@$(BOOTSTRAP) && exec $(RUN) deploy.local
+
+.PHONY: demo
+demo: ## Walk a partner's journey through the system that `make run` started
+	@$(BOOTSTRAP) && exec $(RUN) deploy.demo
+
+.PHONY: test
+test: dev ## Run all tests; ARGS="-k mrn" runs some
+	@$(RUN) pytest $(ARGS)
+
+.PHONY: check
+check: dev ## Check style, types, imports, protos and generated code
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@.venv/bin/lint-imports
+	@.venv/bin/python protos/lint.py
+	@.venv/bin/python protos/generate.py --check
+
+.PHONY: generate
+generate: dev ## Generate Python from the protos
+	@.venv/bin/python protos/generate.py
+
+.PHONY: lock
+lock: dev ## Pin the packages of requirements.in and requirements-dev.in
+	@for set in requirements requirements-dev; do \
+		$(RUN) uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+			--no-emit-index-url --no-emit-find-links --no-header "$$set.in" --output-file "$$set.lock" || exit 1; \
+	done
+
+.PHONY: dev
+dev:
+	@$(BOOTSTRAP) --dev

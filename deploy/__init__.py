@@ -1,0 +1,1 @@
+"""Runs Aarokya: on one machine for `make run`, and in containers."""
