@@ -58,7 +58,7 @@ def data_keys_table(metadata: MetaData) -> Table:
         CheckConstraint(
             "CASE WHEN destroyed_at IS NULL THEN num_nulls(wrapped, master_key_id) = 0 "
             "ELSE num_nonnulls(wrapped, master_key_id) = 0 END",
-            name="ck_data_keys_wrapped_until_destroyed",
+            name="wrapped_until_destroyed",
         ),
     )
 

@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from google.protobuf.descriptor import EnumDescriptor
+
+if TYPE_CHECKING:
+    # What the stubs say that `field.enum_type` is.
+    from google._upb._message import EnumDescriptor as FastEnumDescriptor
+
+AnyEnum: TypeAlias = "EnumDescriptor | FastEnumDescriptor"
 
 
 class EnumTexts(NamedTuple):
@@ -16,7 +22,7 @@ class EnumTexts(NamedTuple):
 
 
 @cache
-def enum_texts(descriptor: EnumDescriptor) -> EnumTexts:
+def enum_texts(descriptor: AnyEnum) -> EnumTexts:
     """Return both directions of the enum's spellings, worked out once per enum.
 
     The text is the value's name without the enum's prefix: lower case when the enum's name ends in
@@ -37,7 +43,7 @@ def enum_texts(descriptor: EnumDescriptor) -> EnumTexts:
     return EnumTexts(MappingProxyType(texts), MappingProxyType({text: number for number, text in texts.items()}))
 
 
-def text_of(descriptor: EnumDescriptor, number: int) -> str:
+def text_of(descriptor: AnyEnum, number: int) -> str:
     """Return the value's text. Raises ValueError for 0 and for numbers that the enum does not have."""
     text = enum_texts(descriptor).text_by_number.get(number)
     if text is None:
@@ -45,7 +51,7 @@ def text_of(descriptor: EnumDescriptor, number: int) -> str:
     return text
 
 
-def number_of(descriptor: EnumDescriptor, text: str) -> int:
+def number_of(descriptor: AnyEnum, text: str) -> int:
     """Return the value's number. Raises ValueError for a text that the enum does not have."""
     number = enum_texts(descriptor).number_by_text.get(text)
     if number is None:
