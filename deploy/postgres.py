@@ -27,8 +27,9 @@ from urllib.parse import quote
 
 import psycopg
 
+from deploy.errors import NoPostgres, ProgramFailed
 from deploy.ports import pick_ports
-from deploy.supervisor import POLL_S, Account, Program, ProgramFailed, complaint, run_together
+from deploy.supervisor import POLL_S, Account, Program, complaint, run_together, stop_together
 
 SUPERUSER = "postgres"
 ACCOUNTS = ("postgres", "nobody")
@@ -51,10 +52,6 @@ CARELESS_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_wri
 INHERITED_VARIABLES = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 OLDEST_MAJOR = 15
 ORPHAN_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
-
-
-class NoPostgres(Exception):
-    """Why PostgreSQL cannot run here, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop the server, and let what it has committed stay."""
-        self.program.stop()
+        stop_together([self.program])
 
     def kill(self) -> None:
         """End the server as a crash would."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.errors import ProgramFailed
+
 POLL_S = 0.05
 FIRST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 5.0
@@ -22,10 +24,6 @@ LAST_GRACE_S = 5.0
 PR_SET_PDEATHSIG = 1
 COMPLAINT = re.compile(r"error\b|fatal|panic", re.IGNORECASE)
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-class ProgramFailed(Exception):
-    """A program ended that should not have, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +91,10 @@ class Program:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def stop(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ask the process to stop; press it when it takes too long or someone is in a hurry; kill what is left."""
-        if self.process is None:
-            return
-        for signum, grace_s, hurry in (
-            (self.stop_signal, self.grace_s, in_a_hurry),
-            (self.hurry_signal, LAST_GRACE_S, lambda: False),
-        ):
-            if self.is_running():
-                self.process.send_signal(signum)
-            deadline = time.monotonic() + grace_s
-            while self.is_running() and time.monotonic() < deadline and not hurry():
-                time.sleep(POLL_S)
-        self.kill()
+    def send(self, signum: signal.Signals) -> None:
+        """Send the process a signal, if it is still there."""
+        if self.process is not None and self.is_running():
+            self.process.send_signal(signum)
 
     def kill(self) -> None:
         """Kill the process, and whatever is left of its group."""
@@ -127,7 +115,8 @@ class Program:
 class Supervisor:
     """Keeps programs running: `check` restarts those that ended, later and later while they keep failing."""
 
-    on_restart: Callable[[Program], None] = lambda _: None
+    # Told the program, running again, and the code with which it had ended.
+    on_restart: Callable[[Program, int], None] = lambda *_: None
     programs: list[Program] = field(default_factory=list)
     _started_at: dict[str, float] = field(default_factory=dict)
     _restart_at: dict[str, float] = field(default_factory=dict)
@@ -154,21 +143,33 @@ class Supervisor:
                 delay = 0.0 if crashes == 1 else min(FIRST_BACKOFF_S * 2 ** (crashes - 2), LONGEST_BACKOFF_S)
                 self._restart_at[name] = now + delay
             if now >= self._restart_at[name]:
+                code = program.process.returncode if program.process else 0
                 # What the crashed process had started itself must not stand in the way of the new one.
                 program.kill()
                 program.start()
                 del self._restart_at[name]
                 self._started_at[name] = now
-                self.on_restart(program)
+                self.on_restart(program, code)
 
     def crashes(self, program: Program) -> int:
         """Return how often a program has ended by itself since it last ran for long."""
         return self._crashes.get(program.name, 0)
 
-    def stop(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
-        """Stop all programs, the last one started first."""
-        while self.programs:
-            self.programs.pop().stop(in_a_hurry)
+
+def stop_together(programs: Sequence[Program], in_a_hurry: Callable[[], bool] = lambda: False) -> None:
+    """Ask programs to stop; press them when it takes too long or someone is in a hurry; kill what is left."""
+    deadline = time.monotonic() + max((program.grace_s for program in programs), default=0)
+    for program in programs:
+        program.send(program.stop_signal)
+    while any(program.is_running() for program in programs) and time.monotonic() < deadline and not in_a_hurry():
+        time.sleep(POLL_S)
+    deadline = time.monotonic() + LAST_GRACE_S
+    for program in programs:
+        program.send(program.hurry_signal)
+    while any(program.is_running() for program in programs) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    for program in programs:
+        program.kill()
 
 
 def run_together(programs: Sequence[Program], should_stop: Callable[[], bool] = lambda: False) -> None:
