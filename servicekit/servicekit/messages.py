@@ -40,3 +40,8 @@ def changed_fields(before: M, after: M) -> list[str]:
         if (field.has_presence and before.HasField(field.name) != after.HasField(field.name))
         or getattr(before, field.name) != getattr(after, field.name)
     ]
+
+
+def has(message: Message, name: str) -> bool:
+    """Return whether a field is set, by a name that is only known at run time."""
+    return message.HasField(name)

@@ -77,7 +77,7 @@ class UserState(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     PLATFORM_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
-    TOKENS_VALID_AFTER_FIELD_NUMBER: _builtins.int
+    TOKEN_GENERATION_FIELD_NUMBER: _builtins.int
     PLATFORM_STATUS_FIELD_NUMBER: _builtins.int
     MAX_DEPENDANTS_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
@@ -87,34 +87,30 @@ class UserState(_message.Message):
     """The user's platform."""
     status: _user_pb2.UserStatus.ValueType
     """Where the user stands."""
+    token_generation: _builtins.int
+    """How often the user was deactivated; tokens of an earlier generation are dead."""
     platform_status: _platform_pb2.PlatformStatus.ValueType
     """Where the platform stands."""
     max_dependants: _builtins.int
     """How many dependants the platform allows besides SELF."""
     erased: _builtins.bool
     """True once the user's personal data was erased."""
-    @_builtins.property
-    def tokens_valid_after(self) -> _timestamp_pb2.Timestamp:
-        """Tokens issued before this moment are dead."""
-
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         platform_id: _builtins.str = ...,
         status: _user_pb2.UserStatus.ValueType = ...,
-        tokens_valid_after: _timestamp_pb2.Timestamp | None = ...,
+        token_generation: _builtins.int = ...,
         platform_status: _platform_pb2.PlatformStatus.ValueType = ...,
         max_dependants: _builtins.int = ...,
         erased: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tokens_valid_after", b"_tokens_valid_after", "tokens_valid_after", b"tokens_valid_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tokens_valid_after", b"_tokens_valid_after", "erased", b"erased", "max_dependants", b"max_dependants", "platform_id", b"platform_id", "platform_status", b"platform_status", "status", b"status", "tokens_valid_after", b"tokens_valid_after", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "max_dependants", b"max_dependants", "platform_id", b"platform_id", "platform_status", b"platform_status", "status", b"status", "token_generation", b"token_generation", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__tokens_valid_after: _TypeAlias = _typing.Literal["tokens_valid_after"]  # noqa: Y015
-    _WhichOneofArgType__tokens_valid_after: _TypeAlias = _typing.Literal["_tokens_valid_after", b"_tokens_valid_after"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_valid_after) -> _WhichOneofReturnType__tokens_valid_after | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UserState: _TypeAlias = UserState  # noqa: Y015
 

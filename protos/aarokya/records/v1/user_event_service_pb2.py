@@ -26,7 +26,7 @@ from aarokya.records.v1 import dependant_pb2 as aarokya_dot_records_dot_v1_dot_d
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+aarokya/records/v1/user_event_service.proto\x12\x12\x61\x61rokya.records.v1\x1a\"aarokya/records/v1/dependant.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x01\n\x15\x41pplyUserEventRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x13\n\x0bplatform_id\x18\x03 \x01(\t\x12\x14\n\x0cuser_version\x18\x04 \x01(\x03\x12/\n\x0boccurred_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07profile\x18\x06 \x01(\x0b\x32\x1f.aarokya.records.v1.SelfProfileH\x00\x12\x15\n\x0b\x64\x65\x61\x63tivated\x18\x07 \x01(\x08H\x00\x12\x10\n\x06\x65rased\x18\x08 \x01(\x08H\x00\x42\x07\n\x05\x65vent\"\x18\n\x16\x41pplyUserEventResponse\"\xb6\x02\n\x0bSelfProfile\x12\x12\n\nfirst_name\x18\x01 \x01(\t\x12\x18\n\x0bmiddle_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tlast_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12*\n\x06gender\x18\x04 \x01(\x0e\x32\x1a.aarokya.records.v1.Gender\x12\x15\n\rdate_of_birth\x18\x05 \x01(\t\x12\x19\n\x0cphone_number\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x18\n\x0b\x61\x62ha_number\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0c\x61\x62ha_address\x18\x08 \x01(\tH\x04\x88\x01\x01\x42\x0e\n\x0c_middle_nameB\x0c\n\n_last_nameB\x0f\n\r_phone_numberB\x0e\n\x0c_abha_numberB\x0f\n\r_abha_address2{\n\x10UserEventService\x12g\n\x0e\x41pplyUserEvent\x12).aarokya.records.v1.ApplyUserEventRequest\x1a*.aarokya.records.v1.ApplyUserEventResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+aarokya/records/v1/user_event_service.proto\x12\x12\x61\x61rokya.records.v1\x1a\"aarokya/records/v1/dependant.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x01\n\x15\x41pplyUserEventRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x13\n\x0bplatform_id\x18\x03 \x01(\t\x12\x14\n\x0cuser_version\x18\x04 \x01(\x03\x12/\n\x0boccurred_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07profile\x18\x06 \x01(\x0b\x32\x1f.aarokya.records.v1.SelfProfileH\x00\x12\x10\n\x06\x65rased\x18\x07 \x01(\x08H\x00\x42\x07\n\x05\x65vent\"\x18\n\x16\x41pplyUserEventResponse\"\xb6\x02\n\x0bSelfProfile\x12\x12\n\nfirst_name\x18\x01 \x01(\t\x12\x18\n\x0bmiddle_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tlast_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12*\n\x06gender\x18\x04 \x01(\x0e\x32\x1a.aarokya.records.v1.Gender\x12\x15\n\rdate_of_birth\x18\x05 \x01(\t\x12\x19\n\x0cphone_number\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x18\n\x0b\x61\x62ha_number\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0c\x61\x62ha_address\x18\x08 \x01(\tH\x04\x88\x01\x01\x42\x0e\n\x0c_middle_nameB\x0c\n\n_last_nameB\x0f\n\r_phone_numberB\x0e\n\x0c_abha_numberB\x0f\n\r_abha_address2{\n\x10UserEventService\x12g\n\x0e\x41pplyUserEvent\x12).aarokya.records.v1.ApplyUserEventRequest\x1a*.aarokya.records.v1.ApplyUserEventResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aarokya.records.v1.user_eve
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APPLYUSEREVENTREQUEST']._serialized_start=137
-  _globals['_APPLYUSEREVENTREQUEST']._serialized_end=389
-  _globals['_APPLYUSEREVENTRESPONSE']._serialized_start=391
-  _globals['_APPLYUSEREVENTRESPONSE']._serialized_end=415
-  _globals['_SELFPROFILE']._serialized_start=418
-  _globals['_SELFPROFILE']._serialized_end=728
-  _globals['_USEREVENTSERVICE']._serialized_start=730
-  _globals['_USEREVENTSERVICE']._serialized_end=853
+  _globals['_APPLYUSEREVENTREQUEST']._serialized_end=366
+  _globals['_APPLYUSEREVENTRESPONSE']._serialized_start=368
+  _globals['_APPLYUSEREVENTRESPONSE']._serialized_end=392
+  _globals['_SELFPROFILE']._serialized_start=395
+  _globals['_SELFPROFILE']._serialized_end=705
+  _globals['_USEREVENTSERVICE']._serialized_start=707
+  _globals['_USEREVENTSERVICE']._serialized_end=830
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,6 @@ class ApplyUserEventRequest(_message.Message):
     USER_VERSION_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
-    DEACTIVATED_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's id, the same in every delivery."""
@@ -40,8 +39,6 @@ class ApplyUserEventRequest(_message.Message):
     """The user's platform."""
     user_version: _builtins.int
     """The user's version after the event."""
-    deactivated: _builtins.bool
-    """The user was deactivated."""
     erased: _builtins.bool
     """The user's personal data was erased and must become unreadable here too."""
     @_builtins.property
@@ -61,14 +58,13 @@ class ApplyUserEventRequest(_message.Message):
         user_version: _builtins.int = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
         profile: Global___SelfProfile | None = ...,
-        deactivated: _builtins.bool = ...,
         erased: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deactivated", b"deactivated", "erased", b"erased", "event", b"event", "occurred_at", b"occurred_at", "profile", b"profile"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "event", b"event", "occurred_at", b"occurred_at", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deactivated", b"deactivated", "erased", b"erased", "event", b"event", "event_id", b"event_id", "occurred_at", b"occurred_at", "platform_id", b"platform_id", "profile", b"profile", "user_id", b"user_id", "user_version", b"user_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "event", b"event", "event_id", b"event_id", "occurred_at", b"occurred_at", "platform_id", b"platform_id", "profile", b"profile", "user_id", b"user_id", "user_version", b"user_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["profile", "deactivated", "erased"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["profile", "erased"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

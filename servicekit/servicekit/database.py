@@ -1,0 +1,170 @@
+"""A service's own database: pooled connections, scoped transactions, refusals by constraint name."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Executable, Row
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from servicekit.caller import Call, CallerType
+from servicekit.errors import Refusal, ServiceAway
+
+AnyRow = Row[*tuple[Any, ...]]
+
+CONNECT_TIMEOUT_S = 2
+POOL_WAIT_S = 1.0
+# The gateway gives a call 5 s; the database gives up before that, so that nothing runs on for nobody.
+SESSION_OPTIONS = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "statement_timeout": "4s",
+        "lock_timeout": "3s",
+        "idle_in_transaction_session_timeout": "10s",
+        "timezone": "UTC",
+    }.items()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One open transaction in the scope of its caller.
+
+    Attributes:
+        connection: where statements run.
+        call: who asked, from where.
+        now: the database's time at the beginning of the transaction, UTC.
+    """
+
+    connection: AsyncConnection
+    call: Call
+    now: datetime
+
+    async def execute(self, statement: Executable) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement and return its result."""
+        return await self.connection.execute(statement)
+
+
+class Database:
+    """The runtime login's connections to a service's database."""
+
+    def __init__(self, dsn: str, service: str, *, pool_size: int = 10) -> None:
+        self._service = service
+        self._dsn = dsn
+        self._engine = create_async_engine(
+            "postgresql+psycopg://",
+            async_creator=self._connect,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT_S,
+            pool_recycle=1800,
+        )
+
+    async def _connect(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
+        return await psycopg.AsyncConnection.connect(
+            self._dsn,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            options=SESSION_OPTIONS,
+            application_name=self._service,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(
+        self, call: Call, *, presented: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Transaction]:
+        """Open a transaction in which only what the caller may see is there.
+
+        Args:
+            call: its caller decides on the scope: an operator works as the service's admin role, a service as its
+                worker role, a partner or user as the bare runtime login within its platform.
+            presented: settings that open single rows to a caller who is not known yet, such as the hash of a secret;
+                the bare runtime login is used and no platform is set.
+
+        Raises:
+            ServiceAway: the database does not answer, or not in time.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                connection, now = await self._begin(connection, _scope(self._service, call, presented))
+                try:
+                    yield Transaction(connection, call, now)
+                except BaseException:
+                    await _end(connection, "ROLLBACK")
+                    raise
+                await _end(connection, "COMMIT")
+        except (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError) as error:
+            raise ServiceAway from error
+
+    async def _begin(self, connection: AsyncConnection, scope: sql.Composed) -> tuple[AsyncConnection, datetime]:
+        """Begin and set the scope in one round trip; once more if the pooled connection turns out to be dead."""
+        try:
+            return connection, await _open_scope(connection, scope)
+        except psycopg.OperationalError:
+            await connection.invalidate()
+            return connection, await _open_scope(connection, scope)
+
+
+def _scope(service: str, call: Call, presented: Mapping[str, str] | None) -> sql.Composed:
+    settings: dict[str, str] = {}
+    if presented is not None:
+        settings.update(presented)
+    elif call.caller.type is CallerType.ADMIN:
+        settings["role"] = f"{service}_admin"
+    elif call.caller.type is CallerType.SYSTEM:
+        settings["role"] = f"{service}_worker"
+    else:
+        settings["app.platform_id"] = str(call.caller.platform_id)
+    columns = [sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
+    return sql.SQL("BEGIN; SELECT now(), {}").format(sql.SQL(", ").join(columns))
+
+
+async def _open_scope(connection: AsyncConnection, scope: sql.Composed) -> datetime:
+    cursor = await (await _driver(connection)).execute(scope)
+    cursor.nextset()
+    row = await cursor.fetchone()
+    assert row is not None
+    now = row[0]
+    assert isinstance(now, datetime)
+    return now.astimezone(UTC)
+
+
+async def _end(connection: AsyncConnection, statement: LiteralString) -> None:
+    """Commit or roll back; a connection that cannot do either is thrown away, which rolls back too."""
+    try:
+        await (await _driver(connection)).execute(sql.SQL(statement))
+    except BaseException:
+        await connection.invalidate()
+        raise
+
+
+async def _driver(connection: AsyncConnection) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    """Return psycopg's connection: BEGIN and COMMIT cost a third there."""
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(raw, psycopg.AsyncConnection)
+    return raw
+
+
+@contextmanager
+def refusing(refusals: Mapping[str, type[Refusal]]) -> Iterator[None]:
+    """Turn the violation of a named constraint into its refusal."""
+    try:
+        yield
+    except IntegrityError as error:
+        violated = error.orig.diag.constraint_name if isinstance(error.orig, psycopg.Error) else None
+        refusal = refusals.get(violated or "")
+        if refusal is None:
+            raise
+        raise refusal from error

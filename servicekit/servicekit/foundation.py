@@ -1,0 +1,101 @@
+"""The parts that every service is built on, made from its settings and tables."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc.aio
+import structlog
+from sqlalchemy import Table
+
+from aarokya.audit.v1.audit_log_service_pb2_grpc import add_AuditLogServiceServicer_to_server
+from servicekit.audit import AuditLog
+from servicekit.audit_chain import AuditChain
+from servicekit.audit_heads import HeadFile
+from servicekit.audit_rpc import AuditLogRpc
+from servicekit.caller import system_call
+from servicekit.crypto import KeyRing, LookupHash
+from servicekit.data_keys import DataKeys
+from servicekit.database import Database
+from servicekit.errors import Refusal
+from servicekit.idempotency import OnceOnly
+from servicekit.logs import configure_logs
+from servicekit.metrics import AUDIT_UNSEALED, CERTIFICATE_EXPIRY, serve_metrics
+from servicekit.paging import PageTokens
+from servicekit.server import Servicer, serve
+from servicekit.settings import ServiceSettings, key_bytes
+from servicekit.tls import expires_at, server_credentials
+
+HOUSEKEEPING_S = 600
+
+log = structlog.get_logger()
+
+
+class Foundation:
+    """What a service's own parts are wired to."""
+
+    def __init__(
+        self,
+        service: str,
+        settings: ServiceSettings,
+        *,
+        data_keys: Table,
+        idempotency_keys: Table,
+        audit_log: Table,
+        audit_chain: Table,
+    ) -> None:
+        configure_logs(settings.log_level, for_people=settings.is_development)
+        self.service = service
+        self.settings = settings
+        self.database = Database(
+            settings.database_runtime_dsn.get_secret_value(), service, pool_size=settings.database_pool_size
+        )
+        self.data_keys = DataKeys(data_keys, KeyRing.parse(settings.master_keys.get_secret_value()))
+        self.hashes = LookupHash(key_bytes(settings.lookup_key))
+        self.audit = AuditLog(service, audit_log, audit_chain, self.data_keys)
+        self.once = OnceOnly(idempotency_keys, self.data_keys, self.hashes)
+        self.pages = PageTokens(key_bytes(settings.page_token_key))
+        self._chain = AuditChain(
+            service,
+            self.database,
+            audit_log,
+            audit_chain,
+            key_bytes(settings.audit_key),
+            HeadFile(settings.audit_head_file),
+        )
+
+    async def serve(
+        self,
+        servicers: Sequence[Servicer],
+        add: Callable[[grpc.aio.Server], None],
+        tasks: Sequence[Callable[[], Awaitable[None]]] = (),
+    ) -> None:
+        """Serve the service's own servicers and its audit log until told to stop."""
+        settings = self.settings
+        audit_rpc = AuditLogRpc(self.database, self.audit, self._chain)
+
+        def add_all(server: grpc.aio.Server) -> None:
+            add(server)
+            add_AuditLogServiceServicer_to_server(audit_rpc, server)
+
+        AUDIT_UNSEALED.set_function(self._chain.overdue_rows)
+        CERTIFICATE_EXPIRY.set_function(lambda: expires_at(settings.tls_certificate).timestamp())
+        serve_metrics(settings.metrics_listen)
+        await serve(
+            settings.listen,
+            server_credentials(settings.tls_ca, settings.tls_certificate, settings.tls_key),
+            (*servicers, audit_rpc),
+            add_all,
+            tasks=(self._chain.run, self._keep_house, *tasks),
+            with_reflection=settings.is_development,
+        )
+        await self.database.close()
+
+    async def _keep_house(self) -> None:
+        """Now and then forget what is only kept for a while."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            try:
+                async with self.database.transaction(system_call(self.service)) as tx:
+                    await self.once.forget_old(tx)
+            except Refusal as refusal:
+                log.warning("housekeeping waits for the database", code=refusal.code)

@@ -1,0 +1,248 @@
+"""Events that leave with the transaction that causes them, and arrive at least once and in order for each owner.
+
+A relay leases the oldest waiting event of each owner, delivers it outside any transaction and marks it delivered.
+A relay that dies leaves its lease to run out; the receiver's `Inbox` makes the second delivery harmless.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import grpc
+import structlog
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Uuid,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+from uuid6 import uuid7
+
+from servicekit.caller import system_call
+from servicekit.data_keys import DataKeys
+from servicekit.database import Database, Transaction
+from servicekit.errors import Refusal
+from servicekit.metrics import OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
+
+LEASE = timedelta(seconds=10)
+DELIVERY_TIMEOUT_S = 3.0
+POLL_S = 0.5
+BATCH = 20
+KEPT = timedelta(days=7)
+LONGEST_BACKOFF_S = 30
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event to deliver; ``payload`` is None when its owner's data key is gone."""
+
+    id: UUID
+    owner_id: UUID
+    payload: bytes | None
+
+
+Deliver = Callable[[Event], Awaitable[None]]
+
+
+def outbox_table(metadata: MetaData) -> Table:
+    """Return the table of events that wait for delivery or were delivered lately."""
+    table = Table(
+        "outbox",
+        metadata,
+        Column("id", Uuid, primary_key=True),
+        Column("owner_id", Uuid, nullable=False),
+        Column("platform_id", Uuid, nullable=False),
+        Column("owner_version", BigInteger, nullable=False),
+        Column("sealed", LargeBinary, nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False),
+        Column("attempts", Integer, nullable=False, server_default=text("0")),
+        Column("leased_until", DateTime(timezone=True)),
+        Column("delivered_at", DateTime(timezone=True)),
+    )
+    Index("ix_outbox_waiting", table.c.owner_id, table.c.owner_version, postgresql_where=table.c.delivered_at.is_(None))
+    Index("ix_outbox_delivered", table.c.delivered_at, postgresql_where=table.c.delivered_at.is_not(None))
+    return table
+
+
+class Outbox:
+    """The sending side."""
+
+    def __init__(self, table: Table, database: Database, data_keys: DataKeys, service: str, deliver: Deliver) -> None:
+        self._table = table
+        self._database = database
+        self._data_keys = data_keys
+        self._call = system_call(service)
+        self._deliver = deliver
+        self._wake = asyncio.Event()
+
+    async def add(
+        self, tx: Transaction, *, owner_id: UUID, platform_id: UUID, owner_version: int, payload: bytes
+    ) -> None:
+        """Add an event to the transaction that causes it; versions order the events of one owner."""
+        event_id = uuid7()
+        key = await self._data_keys.for_owner(tx, owner_id, platform_id)
+        await tx.execute(
+            insert(self._table).values(
+                id=event_id,
+                owner_id=owner_id,
+                platform_id=platform_id,
+                owner_version=owner_version,
+                sealed=key.seal(payload, _bound_to(event_id)),
+                created_at=tx.now,
+            )
+        )
+
+    async def deliver_soon(self, owner_id: UUID, wait_s: float) -> None:
+        """Try at once to deliver what waits for an owner, and wait for that at most ``wait_s`` seconds."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while await self._relay(owner_id):
+                    pass
+        except (TimeoutError, Refusal):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Deliver what waits, until cancelled."""
+        while True:
+            try:
+                while await self._relay():
+                    pass
+                await self._report()
+            except Refusal as refusal:
+                log.warning("outbox waits for the database", code=refusal.code)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _relay(self, owner_id: UUID | None = None) -> int:
+        """Deliver one batch and return how many events of it arrived."""
+        events = await self._lease(owner_id)
+        arrived = await asyncio.gather(*(self._attempt(event) for event in events))
+        delivered = [event.id for event, ok in zip(events, arrived, strict=True) if ok]
+        if delivered:
+            async with self._database.transaction(self._call) as tx:
+                table = self._table
+                await tx.execute(update(table).where(table.c.id.in_(delivered)).values(delivered_at=func.now()))
+        return len(delivered)
+
+    async def _lease(self, owner_id: UUID | None) -> list[Event]:
+        """Take the oldest waiting event of each owner, so that one owner's events never overtake one another."""
+        table, earlier = self._table, self._table.alias("earlier")
+        waiting = (
+            select(table.c.id)
+            .where(
+                table.c.delivered_at.is_(None),
+                func.coalesce(table.c.leased_until, table.c.created_at) <= func.now(),
+                ~select(earlier.c.id)
+                .where(
+                    earlier.c.owner_id == table.c.owner_id,
+                    earlier.c.owner_version < table.c.owner_version,
+                    earlier.c.delivered_at.is_(None),
+                )
+                .exists(),
+            )
+            .order_by(table.c.id)
+            .limit(BATCH)
+            .with_for_update(skip_locked=True, of=table)
+        )
+        if owner_id is not None:
+            waiting = waiting.where(table.c.owner_id == owner_id)
+        async with self._database.transaction(self._call) as tx:
+            ids = list((await tx.execute(waiting)).scalars())
+            if not ids:
+                return []
+            await tx.execute(
+                update(table)
+                .where(table.c.id.in_(ids))
+                .values(attempts=table.c.attempts + 1, leased_until=tx.now + LEASE)
+            )
+            rows = (await tx.execute(select(table).where(table.c.id.in_(ids)).order_by(table.c.id))).all()
+            events = []
+            for row in rows:
+                key = await self._data_keys.find(tx, row.owner_id)
+                payload = None if key is None else key.open(row.sealed, _bound_to(row.id))
+                events.append(Event(row.id, row.owner_id, payload))
+            return events
+
+    async def _attempt(self, event: Event) -> bool:
+        try:
+            async with asyncio.timeout(DELIVERY_TIMEOUT_S):
+                await self._deliver(event)
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "DEADLINE_EXCEEDED"
+            log.warning("event not delivered", event_id=str(event.id), status=code)
+            await self._release(event)
+            return False
+        return True
+
+    async def _release(self, event: Event) -> None:
+        """Let the event be tried again soon: at once when the receiver was away, later the more often it failed."""
+        table = self._table
+        pause = func.least(LONGEST_BACKOFF_S, 0.25 * func.power(2, func.least(table.c.attempts, 8)))
+        async with self._database.transaction(self._call) as tx:
+            await tx.execute(
+                update(table)
+                .where(table.c.id == event.id)
+                .values(leased_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause))
+            )
+
+    async def _report(self) -> None:
+        table = self._table
+        async with self._database.transaction(self._call) as tx:
+            waiting = (
+                await tx.execute(
+                    select(
+                        func.count(), func.extract("epoch", func.now() - func.min(table.c.created_at)).label("age")
+                    ).where(table.c.delivered_at.is_(None))
+                )
+            ).one()
+            await tx.execute(delete(table).where(table.c.delivered_at < tx.now - KEPT))
+        OUTBOX_WAITING.set(waiting[0])
+        OUTBOX_OLDEST_SECONDS.set(float(waiting.age or 0))
+
+
+def inbox_table(metadata: MetaData) -> Table:
+    """Return the table of events that were applied."""
+    return Table(
+        "inbox",
+        metadata,
+        Column("event_id", Uuid, primary_key=True),
+        Column("applied_at", DateTime(timezone=True), nullable=False, index=True),
+    )
+
+
+class Inbox:
+    """The receiving side."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    async def is_new(self, tx: Transaction, event_id: UUID) -> bool:
+        """Note the event in the transaction of its effect; False when it was applied before."""
+        result = await tx.execute(
+            insert_or_ignore(self._table).values(event_id=event_id, applied_at=tx.now).on_conflict_do_nothing()
+        )
+        return result.rowcount == 1
+
+
+def _bound_to(event_id: UUID) -> bytes:
+    return b"outbox:" + event_id.bytes

@@ -1,0 +1,235 @@
+"""A service's gRPC server: who may call what, how refusals leave, how it starts and stops.
+
+No RPC can be reached without a declaration: a servicer's methods carry `allow_peers`, and `serve` refuses to
+start when one has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from servicekit.caller import METADATA_KEY, Call, CallerType
+from servicekit.errors import Refusal
+from servicekit.metrics import CALL_SECONDS, CALLS
+
+GATEWAY = "gateway"
+REPLAYED_KEY = "aarokya-replayed"
+LARGEST_REQUEST = 512 * 1024
+LARGEST_ANSWER = 4 * 1024 * 1024
+GRACE_S = 10
+BALANCER_WAIT_S = 0.5
+# Every peer may ask these two; they know nothing of the domain.
+OPEN_TO_ALL_PEERS = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
+OPTIONS = (
+    ("grpc.max_receive_message_length", LARGEST_REQUEST),
+    ("grpc.max_send_message_length", LARGEST_ANSWER),
+    # Connections end now and then, so that replicas started later get their share.
+    ("grpc.max_connection_age_ms", 30_000),
+    ("grpc.max_connection_age_grace_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+)
+
+log = structlog.get_logger()
+replayed: ContextVar[bool] = ContextVar("replayed")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class NotDeclared(Exception):
+    """An RPC says nothing about who may call it."""
+
+
+class Servicer(Protocol):
+    """A servicer class as this module needs it: it names its service."""
+
+    DESCRIPTOR: ServiceDescriptor
+
+
+def allow_peers(*peers: str) -> Callable[[Method], Method]:
+    """Declare which processes may call an RPC, by the DNS name in their certificate."""
+
+    def declare(method: Method) -> Method:
+        method.allowed_peers = frozenset(peers)  # type: ignore[attr-defined]
+        return method
+
+    return declare
+
+
+def call_of(context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    """Return who asked and from where, as the peer says; `_Guard` has made sure that it may."""
+    for key, value in context.invocation_metadata() or ():
+        if key == METADATA_KEY:
+            assert isinstance(value, bytes)
+            return Call.from_bytes(value)
+    raise ValueError("the call does not say who asks")
+
+
+def _peers_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return frozenset(name.decode() for name in names)
+
+
+class _Guard(grpc.aio.ServerInterceptor):
+    """Lets the declared peers through, lets only the gateway speak for others, and turns exceptions into statuses."""
+
+    def __init__(self, peers: dict[str, frozenset[str]]) -> None:
+        self._peers = peers
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(OPEN_TO_ALL_PEERS):
+            return handler
+        allowed = self._peers[method]
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(method, handler.unary_stream, allowed),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler.unary_unary, allowed), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, method: str, behaviour: Any, allowed: frozenset[str]) -> Any:
+        async def run(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            began = time.perf_counter()
+            status = grpc.StatusCode.INTERNAL
+            replayed.set(False)
+            try:
+                await _admit(context, allowed)
+                response = await behaviour(request, context)
+                status = grpc.StatusCode.OK
+                if replayed.get():
+                    context.set_trailing_metadata(((REPLAYED_KEY, "1"),))
+                return response
+            except Refusal as refusal:
+                status = refusal.status
+                await context.abort_with_status(refusal.to_status())
+            except asyncio.CancelledError:
+                status = grpc.StatusCode.CANCELLED
+                raise
+            except grpc.aio.AbortError:
+                status = grpc.StatusCode.PERMISSION_DENIED
+                raise
+            except Exception:
+                log.exception("rpc failed", method=method)
+                await context.abort(grpc.StatusCode.INTERNAL, "internal")
+            finally:
+                CALLS.labels(method, status.name).inc()
+                CALL_SECONDS.labels(method).observe(time.perf_counter() - began)
+
+        return run
+
+    def _streaming(self, method: str, behaviour: Any, allowed: frozenset[str]) -> Any:
+        async def run(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                await _admit(context, allowed)
+                async for response in behaviour(request, context):
+                    yield response
+            except Refusal as refusal:
+                await context.abort_with_status(refusal.to_status())
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception:
+                log.exception("rpc failed", method=method)
+                await context.abort(grpc.StatusCode.INTERNAL, "internal")
+
+        return run
+
+
+async def _admit(context: grpc.aio.ServicerContext[Any, Any], allowed: frozenset[str]) -> None:
+    """Abort unless the peer may call, and speaks for others only if it is the gateway."""
+    peers = _peers_of(context)
+    if not peers & allowed:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this peer may not call this method")
+    if GATEWAY in peers:
+        return
+    caller = call_of(context).caller
+    if caller.type is not CallerType.SYSTEM or caller.id not in peers:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this peer may not speak for a caller")
+
+
+def declared_peers(servicers: Iterable[Servicer]) -> dict[str, frozenset[str]]:
+    """Return which peers may call which method.
+
+    Raises:
+        NotDeclared: a method has no `allow_peers`.
+    """
+    peers: dict[str, frozenset[str]] = {}
+    for servicer in servicers:
+        service = servicer.DESCRIPTOR
+        for method in service.methods:
+            declared = getattr(getattr(servicer, method.name), "allowed_peers", None)
+            if not declared:
+                raise NotDeclared(f"{service.full_name}.{method.name} does not say which peers may call it")
+            peers[f"/{service.full_name}/{method.name}"] = declared
+    return peers
+
+
+async def serve(
+    listen: str,
+    credentials: grpc.ServerCredentials,
+    servicers: Sequence[Servicer],
+    add: Callable[[grpc.aio.Server], None],
+    *,
+    tasks: Sequence[Callable[[], Awaitable[None]]] = (),
+    with_reflection: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: say NOT_SERVING, let balancers notice, finish what runs, stop.
+
+    Args:
+        listen: ``host:port``.
+        credentials: the process's certificate; peers must show one of the same authority.
+        servicers: all the servicers, for their declarations.
+        add: registers them with the server.
+        tasks: work that runs beside the server until it stops; one that ends by an exception stops the process.
+        with_reflection: lets tools list the services; for development.
+
+    Raises:
+        NotDeclared: an RPC does not say who may call it.
+    """
+    server = grpc.aio.server(interceptors=[_Guard(declared_peers(servicers))], options=OPTIONS)
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    add(server)
+    if with_reflection:
+        names = [servicer.DESCRIPTOR.full_name for servicer in servicers]
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    server.add_secure_port(listen, credentials)
+    stopping = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+    await server.start()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    log.info("serving", listen=listen)
+    async with AsyncExitStack() as stack:
+        running = [asyncio.ensure_future(task()) for task in tasks]
+        for task in running:
+            stack.callback(task.cancel)
+        waiting = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+        await health.enter_graceful_shutdown()
+        await asyncio.sleep(BALANCER_WAIT_S if waiting.done() else 0)
+        await server.stop(GRACE_S)
+        for task in running:
+            if task.done():
+                task.result()
+    log.info("stopped")

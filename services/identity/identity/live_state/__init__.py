@@ -1,0 +1,1 @@
+"""Who may do what at this moment, for the other processes."""

@@ -1,0 +1,158 @@
+"""Every SQL statement about platforms and their keys."""
+
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import insert, or_, select, update
+
+from aarokya.identity.v1.api_key_pb2 import ApiKey, ApiKeyStatus
+from aarokya.identity.v1.platform_pb2 import Platform
+from identity.models import api_key_secrets, api_keys, platforms, users
+from identity.platforms.errors import ApiKeySecretTaken, PlatformNameTaken
+from servicekit.data_keys import DataKeys
+from servicekit.database import AnyRow, Transaction, refusing
+from servicekit.paging import newest_first
+from servicekit.rows import RowMapper
+
+LAST_USED_EXACT_TO = timedelta(minutes=1)
+TAKEN = {"pk_platforms": PlatformNameTaken, "uq_platforms_name_key": PlatformNameTaken}
+
+
+class PlatformRepository:
+    """Reads and writes platforms."""
+
+    def __init__(self, keys: DataKeys) -> None:
+        self._keys = keys
+        self.rows = RowMapper(platforms, Platform, keys, owner_column="id")
+
+    async def insert(self, tx: Transaction, platform: Platform) -> None:
+        """Add a platform."""
+        platform_id = UUID(platform.id)
+        key = await self._keys.for_owner(tx, platform_id, platform_id)
+        values = self.rows.values(platform, key=key, version=platform.version, name_key=_name_key(platform.name))
+        with refusing(TAKEN):
+            await tx.execute(insert(platforms).values(values))
+
+    async def update(self, tx: Transaction, platform: Platform) -> None:
+        """Write a platform's new state; its row must be locked by `find` in this transaction."""
+        key = await self._keys.for_owner(tx, UUID(platform.id))
+        values = self.rows.values(platform, key=key, version=platform.version, name_key=_name_key(platform.name))
+        with refusing(TAKEN):
+            await tx.execute(update(platforms).where(platforms.c.id == UUID(platform.id)).values(values))
+
+    async def find(self, tx: Transaction, platform_id: UUID, *, for_update: bool = False) -> Platform | None:
+        """Return a platform, locked against other changes if it is to be changed."""
+        statement = self.rows.select().where(platforms.c.id == platform_id)
+        if for_update:
+            statement = statement.with_for_update(of=platforms)
+        row = (await tx.execute(statement)).one_or_none()
+        return None if row is None else self.rows.message(row)
+
+    async def hold_active(self, tx: Transaction, platform_id: UUID) -> bool:
+        """Return whether the platform is active, and keep it so until the transaction ends."""
+        statement = select(platforms.c.status).where(platforms.c.id == platform_id).with_for_update(read=True)
+        return (await tx.execute(statement)).scalar_one_or_none() == "active"
+
+    async def list_newest(self, tx: Transaction, cursor: Sequence[str] | None, page_size: int) -> Sequence[AnyRow]:
+        """Return the rows of a page, and one more."""
+        statement = newest_first(self.rows.select(), (platforms.c.created_at, platforms.c.id), cursor, page_size)
+        return (await tx.execute(statement)).all()
+
+    async def has_users(self, tx: Transaction, platform_id: UUID) -> bool:
+        """Return whether the platform has a user who is not deactivated."""
+        statement = (
+            select(users.c.id).where(users.c.platform_id == platform_id, users.c.status != "deactivated").limit(1)
+        )
+        return (await tx.execute(statement)).first() is not None
+
+
+class ApiKeyRepository:
+    """Reads and writes partner keys and the hashes of their secrets."""
+
+    async def insert(self, tx: Transaction, key: ApiKey, secret_hash: bytes) -> None:
+        """Add a key with its first secret."""
+        key_id, platform_id = UUID(key.id), UUID(key.platform_id)
+        expires_at = key.expires_at.ToDatetime(UTC) if key.HasField("expires_at") else None
+        await tx.execute(
+            insert(api_keys).values(
+                id=key_id,
+                platform_id=platform_id,
+                name=key.name,
+                prefix=key.prefix,
+                expires_at=expires_at,
+                created_at=tx.now,
+            )
+        )
+        await self.insert_secret(tx, key_id, platform_id, secret_hash)
+
+    async def insert_secret(self, tx: Transaction, key_id: UUID, platform_id: UUID, secret_hash: bytes) -> None:
+        """Add a secret that lives as long as its key."""
+        with refusing({"pk_api_key_secrets": ApiKeySecretTaken}):
+            await tx.execute(
+                insert(api_key_secrets).values(
+                    hash=secret_hash, key_id=key_id, platform_id=platform_id, created_at=tx.now
+                )
+            )
+
+    async def expire_secrets(self, tx: Transaction, key_id: UUID, at: datetime) -> None:
+        """Let all the secrets that a key has now end at a moment, unless they end before."""
+        secrets = api_key_secrets
+        await tx.execute(
+            update(secrets)
+            .where(secrets.c.key_id == key_id, or_(secrets.c.expires_at.is_(None), secrets.c.expires_at > at))
+            .values(expires_at=at)
+        )
+
+    async def set_prefix(self, tx: Transaction, key_id: UUID, prefix: str) -> None:
+        """Write the part of the newest secret that may be shown."""
+        await tx.execute(update(api_keys).where(api_keys.c.id == key_id).values(prefix=prefix))
+
+    async def revoke(self, tx: Transaction, key_id: UUID) -> None:
+        """Stop a key and all its secrets."""
+        await tx.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=tx.now))
+
+    async def find(self, tx: Transaction, platform_id: UUID, key_id: UUID) -> ApiKey | None:
+        """Return a platform's key, locked against other changes."""
+        statement = select(api_keys).where(api_keys.c.platform_id == platform_id, api_keys.c.id == key_id)
+        row = (await tx.execute(statement.with_for_update())).one_or_none()
+        return None if row is None else to_api_key(row, tx.now)
+
+    async def list_newest(
+        self, tx: Transaction, platform_id: UUID, cursor: Sequence[str] | None, page_size: int
+    ) -> Sequence[AnyRow]:
+        """Return the rows of a page, and one more."""
+        statement = select(api_keys).where(api_keys.c.platform_id == platform_id)
+        statement = newest_first(statement, (api_keys.c.created_at, api_keys.c.id), cursor, page_size)
+        return (await tx.execute(statement)).all()
+
+    async def touch(self, tx: Transaction, key_id: UUID) -> None:
+        """Note that the key was used, at most once a minute."""
+        statement = update(api_keys).where(
+            api_keys.c.id == key_id,
+            or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < tx.now - LAST_USED_EXACT_TO),
+        )
+        await tx.execute(statement.values(last_used_at=tx.now))
+
+
+def to_api_key(row: AnyRow, now: datetime) -> ApiKey:
+    """Return the key that a row holds, with its status at a moment."""
+    key = ApiKey(id=str(row.id), platform_id=str(row.platform_id), name=row.name, prefix=row.prefix)
+    key.created_at.FromDatetime(row.created_at)
+    if row.last_used_at is not None:
+        key.last_used_at.FromDatetime(row.last_used_at)
+    if row.expires_at is not None:
+        key.expires_at.FromDatetime(row.expires_at)
+    if row.revoked_at is not None:
+        key.status = ApiKeyStatus.API_KEY_STATUS_REVOKED
+    elif row.expires_at is not None and row.expires_at <= now:
+        key.status = ApiKeyStatus.API_KEY_STATUS_EXPIRED
+    else:
+        key.status = ApiKeyStatus.API_KEY_STATUS_ACTIVE
+    return key
+
+
+def _name_key(name: str) -> str:
+    """Return what two spellings of one name have in common."""
+    return unicodedata.normalize("NFKC", name).casefold()

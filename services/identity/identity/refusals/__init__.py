@@ -1,0 +1,1 @@
+"""Refused authentications and authorisations, kept for the audit log."""

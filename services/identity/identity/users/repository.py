@@ -1,0 +1,126 @@
+"""Every SQL statement about users."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+
+from aarokya.identity.v1.user_pb2 import User
+from identity.models import users
+from identity.users.errors import PhoneTaken
+from servicekit.crypto import LookupHash
+from servicekit.data_keys import DataKeys
+from servicekit.database import AnyRow, Transaction, refusing
+from servicekit.paging import newest_first
+from servicekit.rows import RowMapper
+
+
+@dataclass(slots=True)
+class StoredUser:
+    """A user and what of its row no answer shows.
+
+    Attributes:
+        user: the whole user, the id proof and a released phone number included.
+        phone_released_at: when an operator freed the phone number for another user.
+        token_generation: how often the user was deactivated; tokens of an earlier generation are dead.
+    """
+
+    user: User
+    phone_released_at: datetime | None = None
+    token_generation: int = 0
+
+
+class UserRepository:
+    """Reads and writes users."""
+
+    def __init__(self, keys: DataKeys, hashes: LookupHash) -> None:
+        self._keys = keys
+        self._hashes = hashes
+        self.rows = RowMapper(users, User, keys, owner_column="id", computed=("id_proof_type", "id_proof_masked"))
+
+    async def insert_unless_taken(self, tx: Transaction, stored: StoredUser) -> bool:
+        """Add a user; False when the platform has one with this phone number."""
+        values = await self._values(tx, stored)
+        statement = insert_or_ignore(users).values(values).on_conflict_do_nothing(constraint="uq_users_phone")
+        return (await tx.execute(statement)).rowcount == 1
+
+    async def update(self, tx: Transaction, stored: StoredUser) -> None:
+        """Write a user's new state; its row must be locked by `find` in this transaction."""
+        values = await self._values(tx, stored)
+        with refusing({"uq_users_phone": PhoneTaken}):
+            await tx.execute(update(users).where(users.c.id == UUID(stored.user.id)).values(values))
+
+    async def erase(self, tx: Transaction, user_id: UUID, platform_id: UUID) -> None:
+        """Destroy the user's data key and whatever could still find the row by the phone number."""
+        await self._keys.destroy(tx, user_id, platform_id)
+        values = {
+            "phone_hash": None,
+            "erased_at": tx.now,
+            "updated_at": tx.now,
+            "version": users.c.version + 1,
+        }
+        await tx.execute(update(users).where(users.c.id == user_id).values(values))
+
+    async def find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser | None:
+        """Return a user, locked against other changes if it is to be changed."""
+        statement = self._select().where(users.c.id == user_id)
+        if for_update:
+            statement = statement.with_for_update(of=users)
+        row = (await tx.execute(statement)).one_or_none()
+        return None if row is None else self.to_stored(row)
+
+    async def find_by_phone(self, tx: Transaction, platform_id: UUID, phone_number: str) -> StoredUser | None:
+        """Return the platform's user with a phone number in E.164."""
+        statement = self._select().where(
+            users.c.platform_id == platform_id, users.c.phone_hash == self._phone_hash(phone_number)
+        )
+        row = (await tx.execute(statement)).one_or_none()
+        return None if row is None else self.to_stored(row)
+
+    async def list_newest(
+        self,
+        tx: Transaction,
+        *,
+        platform_id: UUID | None,
+        status: str | None,
+        phone_number: str | None,
+        cursor: Sequence[str] | None,
+        page_size: int,
+    ) -> Sequence[AnyRow]:
+        """Return the rows of a page, and one more."""
+        statement = self._select()
+        if platform_id is not None:
+            statement = statement.where(users.c.platform_id == platform_id)
+        if status is not None:
+            statement = statement.where(users.c.status == status)
+        if phone_number is not None:
+            statement = statement.where(users.c.phone_hash == self._phone_hash(phone_number))
+        statement = newest_first(statement, (users.c.created_at, users.c.id), cursor, page_size)
+        return (await tx.execute(statement)).all()
+
+    def to_stored(self, row: AnyRow) -> StoredUser:
+        """Return the user that a row holds."""
+        return StoredUser(self.rows.message(row), row.phone_released_at, row.token_generation)
+
+    def _select(self) -> Select[*tuple[Any, ...]]:
+        return self.rows.select(users.c.phone_released_at, users.c.token_generation)
+
+    async def _values(self, tx: Transaction, stored: StoredUser) -> dict[str, Any]:
+        user = stored.user
+        key = await self._keys.for_owner(tx, UUID(user.id), UUID(user.platform_id))
+        has_number = user.HasField("phone_number") and stored.phone_released_at is None
+        return self.rows.values(
+            user,
+            key=key,
+            version=user.version,
+            phone_hash=self._phone_hash(user.phone_number) if has_number else None,
+            phone_released_at=stored.phone_released_at,
+            token_generation=stored.token_generation,
+        )
+
+    def _phone_hash(self, phone_number: str) -> bytes:
+        return self._hashes.hash("phone_number", phone_number)

@@ -1,0 +1,264 @@
+"""Every rule about users."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from aarokya.identity.v1.platform_pb2 import Platform
+from aarokya.identity.v1.user_pb2 import User, UserStatus
+from aarokya.records.v1.user_event_service_pb2 import ApplyUserEventRequest, SelfProfile
+from identity.live_state.repository import announce_user
+from identity.platforms.service import ALWAYS_REQUIRED, PlatformService
+from identity.users.errors import (
+    ProfileIncomplete,
+    UserRuleBroken,
+    UserUnknown,
+    WrongUserStatus,
+)
+from identity.users.profile import broken_rules, missing_fields
+from identity.users.repository import StoredUser, UserRepository
+from servicekit.audit import AuditLog, changes_between
+from servicekit.calendar_days import day_in
+from servicekit.database import AnyRow, Transaction
+from servicekit.errors import Detail, InvalidField, require_version
+from servicekit.messages import apply_mask, changed_fields, has
+from servicekit.outbox import Outbox
+from servicekit.phone_numbers import NotMobile, to_e164
+
+SEARCHED_COUNTRY_CODE = "+91"
+SHARED_WITH_SELF = tuple(field.name for field in SelfProfile.DESCRIPTOR.fields)
+
+
+class UserService:
+    """Decides what may happen to users."""
+
+    def __init__(
+        self, users: UserRepository, platforms: PlatformService, audit: AuditLog, outbox: Outbox, timezone: str
+    ) -> None:
+        self._users = users
+        self._platforms = platforms
+        self._audit = audit
+        self._outbox = outbox
+        self._timezone = timezone
+
+    async def get_user(self, tx: Transaction, user_id: UUID) -> StoredUser:
+        """Return a user; an operator's look at a person is noted."""
+        stored = await self._find(tx, user_id)
+        if tx.call.caller.is_admin:
+            await self._audit.record(
+                tx, "user.read", "user", str(user_id), user_id=user_id, platform_id=UUID(stored.user.platform_id)
+            )
+        return stored
+
+    async def list_users(
+        self,
+        tx: Transaction,
+        *,
+        platform_id: UUID | None,
+        status: str | None,
+        phone_number: str | None,
+        cursor: Sequence[str] | None,
+        page_size: int,
+    ) -> Sequence[AnyRow]:
+        """Return the rows of a page and one more; an operator's look at people is noted."""
+        if phone_number is not None:
+            try:
+                phone_number = to_e164(phone_number, SEARCHED_COUNTRY_CODE)
+            except NotMobile as error:
+                raise UserRuleBroken(Detail("phone_number", "No mobile phone can have this number.")) from error
+        rows = await self._users.list_newest(
+            tx,
+            platform_id=platform_id,
+            status=status,
+            phone_number=phone_number,
+            cursor=cursor,
+            page_size=page_size,
+        )
+        if rows:
+            await self._audit.record(
+                tx, "user.list", "user", None, platform_id=platform_id, count=min(len(rows), page_size)
+            )
+        return rows
+
+    async def update_user(
+        self, tx: Transaction, user_id: UUID, wanted: User, mask: Sequence[str], expected_version: int | None
+    ) -> StoredUser:
+        """Change a profile; a change that changes nothing leaves the version as it is."""
+        before = await self._find(tx, user_id, for_update=True)
+        require_version(expected_version, before.user.version)
+        if before.user.status == UserStatus.USER_STATUS_DEACTIVATED:
+            raise WrongUserStatus
+        platform = await self._platforms.get_platform(tx, UUID(before.user.platform_id))
+        after = self._patched(tx, platform, before, wanted, mask)
+        changed = changed_fields(before.user, after.user)
+        if not changed:
+            return before
+        await self._write(tx, "user.update", before, after)
+        if after.user.status == UserStatus.USER_STATUS_ACTIVE and set(changed) & set(SHARED_WITH_SELF):
+            await self._tell_records(tx, after.user)
+        return after
+
+    async def complete_onboarding(
+        self, tx: Transaction, user_id: UUID, wanted: User, mask: Sequence[str]
+    ) -> StoredUser:
+        """Make a user active once the profile has all that the platform requires."""
+        before = await self._find(tx, user_id, for_update=True)
+        if before.user.status != UserStatus.USER_STATUS_ONBOARDING:
+            raise WrongUserStatus
+        platform = await self._platforms.get_platform(tx, UUID(before.user.platform_id))
+        after = self._patched(tx, platform, before, wanted, mask)
+        missing = missing_fields(after.user, platform.required_profile_fields)
+        if missing:
+            raise ProfileIncomplete(*(Detail(field, "The platform requires this field.") for field in missing))
+        after.user.status = UserStatus.USER_STATUS_ACTIVE
+        after.user.onboarded_at.FromDatetime(tx.now)
+        await self._write(tx, "user.complete_onboarding", before, after)
+        await self._tell_records(tx, after.user)
+        await announce_user(tx, user_id)
+        return after
+
+    async def deactivate_user(self, tx: Transaction, user_id: UUID, expected_version: int | None) -> None:
+        """End a membership and all its tokens; once more changes nothing."""
+        before = await self._find(tx, user_id, for_update=True)
+        require_version(expected_version, before.user.version)
+        if before.user.status == UserStatus.USER_STATUS_DEACTIVATED:
+            return
+        after = _copy(before)
+        after.user.status = UserStatus.USER_STATUS_DEACTIVATED
+        after.user.deactivated_at.FromDatetime(tx.now)
+        after.token_generation += 1
+        await self._write(tx, "user.deactivate", before, after)
+        await announce_user(tx, user_id)
+
+    async def reactivate_user(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
+        """Put a deactivated user back to the status before; tokens of that time stay dead."""
+        before = await self._find_deactivated(tx, user_id)
+        after = _copy(before)
+        was_active = after.user.HasField("onboarded_at")
+        after.user.status = UserStatus.USER_STATUS_ACTIVE if was_active else UserStatus.USER_STATUS_ONBOARDING
+        after.user.ClearField("deactivated_at")
+        after.phone_released_at = None
+        await self._write(tx, "user.reactivate", before, after, reason=reason)
+        await announce_user(tx, user_id)
+        return after
+
+    async def release_phone(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
+        """Free a deactivated user's phone number: it registers as a new user from then on."""
+        before = await self._find_deactivated(tx, user_id)
+        if before.phone_released_at is not None:
+            return before
+        after = _copy(before)
+        after.phone_released_at = tx.now
+        await self._write(tx, "user.release_phone", before, after, reason=reason)
+        return after
+
+    async def erase_user(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
+        """Destroy a deactivated user's personal data here, and have it destroyed in records."""
+        before = await self._find(tx, user_id, for_update=True)
+        if before.user.HasField("erased_at"):
+            return before
+        if before.user.status != UserStatus.USER_STATUS_DEACTIVATED:
+            raise WrongUserStatus
+        platform_id = UUID(before.user.platform_id)
+        await self._users.erase(tx, user_id, platform_id)
+        await self._audit.record(
+            tx,
+            "user.erase",
+            "user",
+            str(user_id),
+            user_id=user_id,
+            platform_id=platform_id,
+            reason=reason,
+        )
+        await self._send(tx, user_id, platform_id, before.user.version + 1, ApplyUserEventRequest(erased=True))
+        await announce_user(tx, user_id)
+        return await self._find(tx, user_id)
+
+    async def _find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser:
+        stored = await self._users.find(tx, user_id, for_update=for_update)
+        if stored is None:
+            raise UserUnknown
+        return stored
+
+    async def _find_deactivated(self, tx: Transaction, user_id: UUID) -> StoredUser:
+        stored = await self._find(tx, user_id, for_update=True)
+        if stored.user.status != UserStatus.USER_STATUS_DEACTIVATED or stored.user.HasField("erased_at"):
+            raise WrongUserStatus
+        return stored
+
+    def _patched(
+        self, tx: Transaction, platform: Platform, before: StoredUser, wanted: User, mask: Sequence[str]
+    ) -> StoredUser:
+        """Return the user with the named fields changed, once they keep the rules."""
+        if "phone_number" in mask:
+            if not tx.call.caller.is_admin:
+                raise InvalidField(Detail("phone_number", "Only operators may change the phone number."))
+            if not wanted.HasField("phone_number"):
+                raise InvalidField(Detail("phone_number", "The phone number can be changed but not taken away."))
+        after = _copy(before)
+        after.user = apply_mask(before.user, wanted, mask)
+        details = broken_rules(after.user, mask, today=day_in(self._timezone, tx.now), min_age=platform.min_user_age)
+        if "phone_number" in mask:
+            try:
+                after.user.phone_number = to_e164(wanted.phone_number, platform.default_phone_country_code)
+            except NotMobile:
+                details.append(Detail("phone_number", "No mobile phone can have this number."))
+        if before.user.status == UserStatus.USER_STATUS_ACTIVE:
+            details += [
+                Detail(field, "An active user must have this field.")
+                for field in missing_fields(after.user, ALWAYS_REQUIRED)
+                if field in mask
+            ]
+        if details:
+            raise UserRuleBroken(*details)
+        return after
+
+    async def _write(
+        self, tx: Transaction, action: str, before: StoredUser, after: StoredUser, *, reason: str | None = None
+    ) -> None:
+        user = after.user
+        user.version = before.user.version + 1
+        user.updated_at.FromDatetime(tx.now)
+        await self._users.update(tx, after)
+        changes = dict(changes_between(before.user, user, self._users.rows.clear_fields))
+        if (before.phone_released_at is None) != (after.phone_released_at is None):
+            changes["phone_number"] = None
+        await self._audit.record(
+            tx,
+            action,
+            "user",
+            user.id,
+            user_id=UUID(user.id),
+            platform_id=UUID(user.platform_id),
+            changes=changes,
+            reason=reason,
+        )
+
+    async def _tell_records(self, tx: Transaction, user: User) -> None:
+        """Let SELF say what the profile says."""
+        profile = SelfProfile()
+        for field in SHARED_WITH_SELF:
+            if has(user, field):
+                setattr(profile, field, getattr(user, field))
+        event = ApplyUserEventRequest(profile=profile)
+        await self._send(tx, UUID(user.id), UUID(user.platform_id), user.version, event)
+
+    async def _send(
+        self, tx: Transaction, user_id: UUID, platform_id: UUID, version: int, event: ApplyUserEventRequest
+    ) -> None:
+        event.user_id = str(user_id)
+        event.platform_id = str(platform_id)
+        event.user_version = version
+        event.occurred_at.FromDatetime(tx.now)
+        await self._outbox.add(
+            tx,
+            owner_id=user_id,
+            platform_id=platform_id,
+            owner_version=version,
+            payload=event.SerializeToString(),
+        )
+
+
+def _copy(stored: StoredUser) -> StoredUser:
+    user = User()
+    user.CopyFrom(stored.user)
+    return StoredUser(user, stored.phone_released_at, stored.token_generation)
