@@ -1,4 +1,4 @@
-"""Writes the Python of the protos beside them, and the gateway's shapes; `--check` only tells whether they are up to date."""
+"""Writes the Python of the protos beside them, and the gateway's shapes; `--check` only says whether all is current."""
 
 import argparse
 import filecmp
@@ -38,10 +38,14 @@ def main() -> None:
 
 def compile_protos(target: Path) -> None:
     """Compile all protos into a folder; only those with services get stubs."""
-    names = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.glob("aarokya/**/*.proto"))
-    services = [name for name in names if name.endswith("_service.proto")]
-    run_protoc([f"--python_out={target}", f"--mypy_out={target}", *names])
-    run_protoc([f"--grpc_python_out={target}", f"--mypy_grpc_out={target}", *services])
+    services = [name for name in proto_names() if name.endswith("_service.proto")]
+    run_protoc([f"--python_out={target}", f"--mypy_out=quiet:{target}", *proto_names()])
+    run_protoc([f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services])
+
+
+def proto_names() -> list[str]:
+    """Return all our protos, as they import one another."""
+    return sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.glob("aarokya/**/*.proto"))
 
 
 def run_protoc(arguments: list[str]) -> None:
