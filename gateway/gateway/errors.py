@@ -421,7 +421,7 @@ _HEADERS_BY_CODE: Mapping[str, Mapping[str, str]] = {
 }
 
 
-class Refused(Exception):  # noqa: N818 (the name says what happened to the request)
+class Refused(Exception):
     """A request that is answered with an error code; `message` defaults to the code's meaning."""
 
     def __init__(

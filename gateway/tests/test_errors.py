@@ -6,10 +6,11 @@ import re
 import grpc
 import grpc.aio
 import pytest
-from gateway.errors import MAX_DETAILS, REGISTRY, Detail, Refused, error_response, from_rpc_error, refused_response
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from starlette.responses import Response
+
+from gateway.errors import MAX_DETAILS, REGISTRY, Detail, Refused, error_response, from_rpc_error, refused_response
 
 # Code and status as the table in the public contract has them.
 CONTRACT = {

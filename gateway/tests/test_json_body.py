@@ -4,10 +4,11 @@ import contextlib
 import json
 
 import pytest
-from gateway.errors import Refused
-from gateway.json_body import MAX_DEPTH, decode_json
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gateway.errors import Refused
+from gateway.json_body import MAX_DEPTH, decode_json
 
 
 def refusal(raw: bytes) -> Refused:

@@ -1,0 +1,239 @@
+"""What holds for every request around the application: its id, its source, its size and time, and no naked failure."""
+
+import asyncio
+import ipaddress
+import logging
+import re
+import secrets
+from collections.abc import Iterable
+from functools import lru_cache
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import Refused, error_response, refused_response
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 256 * 1024
+BODY_TIMEOUT_SECONDS = 10.0
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+
+# An IPv4 address or an IPv6 address in brackets, each with or without a port, or a bare IPv6 address.
+_FORWARDED_ENTRY = re.compile(
+    rb"([0-9.]{7,15})(?::[0-9]{1,5})?|\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?|([0-9A-Fa-f:.]{2,45})"
+)
+
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+def new_request_id() -> str:
+    """Mint an id for a request that brought none, or none that is usable."""
+    return secrets.token_hex(16)
+
+
+class Edge:
+    """ASGI middleware that puts `request_id` and `source_address` into `scope["state"]` and guards body and answer.
+
+    Nothing of the body is read before the application asks for it, because a bad credential is answered before a bad
+    body. A body that is too large or too slow is then raised inside the application as `Refused`; whatever the
+    application makes of that exception, the refusal is what the caller gets.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        trusted_proxies: Iterable[str] = (),
+        max_body_bytes: int = MAX_BODY_BYTES,
+        body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
+    ) -> None:
+        """`trusted_proxies` are addresses or networks (CIDR) whose X-Forwarded-For is believed."""
+        self._app = app
+        self._source = _Source(trusted_proxies)
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_seconds = body_timeout_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_ids: list[bytes] = []
+        forwarded: list[bytes] = []
+        content_length = 0
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                request_ids.append(value)
+            elif name == b"x-forwarded-for":
+                forwarded.append(value)
+            elif name == b"content-length" and value.isdigit():
+                content_length = int(value)
+        if len(request_ids) == 1 and _REQUEST_ID.fullmatch(request_ids[0]):
+            request_id = request_ids[0].decode("ascii")
+        else:
+            request_id = new_request_id()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["source_address"] = self._source.address_of(scope.get("client"), forwarded)
+        exchange = _Exchange(
+            receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds
+        )
+        await exchange.run(self._app, scope)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "_body_bytes_left",
+        "_body_complete",
+        "_body_deadline",
+        "_body_timeout_seconds",
+        "_content_length",
+        "_disconnected",
+        "_receive",
+        "_refused",
+        "_request_id",
+        "_send",
+        "_started",
+    )
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        content_length: int,
+        max_body_bytes: int,
+        body_timeout_seconds: float,
+    ) -> None:
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id
+        self._content_length = content_length
+        self._body_bytes_left = max_body_bytes
+        self._body_timeout_seconds = body_timeout_seconds
+        self._body_deadline: float | None = None
+        self._body_complete = False
+        self._refused: Refused | None = None
+        self._started = False
+        self._disconnected = False
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        try:
+            await app(scope, self.receive, self.send)
+        except Refused as refused:
+            await self._answer(refused_response(refused, self._request_id))
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:
+            # The server gives up running requests when its time for shutting down is over.
+            await self._answer(error_response("RQ-111", self._request_id))
+            raise
+        except Exception:
+            if self._refused is None:
+                logger.exception("request %s ended in an unexpected error", self._request_id)
+                await self._answer(error_response("RQ-100", self._request_id))
+        else:
+            if self._refused is None and not self._started and not self._disconnected:
+                logger.error("request %s was not answered by the application", self._request_id)
+                await self._answer(error_response("RQ-100", self._request_id))
+        if self._refused is not None:
+            await self._answer(refused_response(self._refused, self._request_id))
+
+    async def receive(self) -> Message:
+        if self._body_complete:
+            return await self._receive()
+        if self._body_deadline is None:
+            if self._content_length > self._body_bytes_left:
+                raise self._refuse("RQ-106")
+            self._body_deadline = asyncio.get_running_loop().time() + self._body_timeout_seconds
+        try:
+            async with asyncio.timeout_at(self._body_deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._refuse("RQ-116") from None
+        if message["type"] == "http.disconnect":
+            self._disconnected = True
+            return message
+        self._body_bytes_left -= len(message.get("body", b""))
+        if self._body_bytes_left < 0:
+            raise self._refuse("RQ-106")
+        self._body_complete = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._refused is not None and not self._started:
+            return
+        if message["type"] == "http.response.start":
+            self._started = True
+            headers = list(message.get("headers", ()))
+            if not any(name == b"x-request-id" for name, _ in headers):
+                headers.append((b"x-request-id", self._request_id.encode("ascii")))
+            message["headers"] = headers + SECURITY_HEADERS
+        await self._send(message)
+
+    def _refuse(self, code: str) -> Refused:
+        self._refused = Refused(code)
+        return self._refused
+
+    async def _answer(self, response: Response) -> None:
+        # An answer that has begun cannot be taken back; the server closes a connection whose answer stays unfinished.
+        if self._started:
+            return
+        self._started = True
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": response.raw_headers + SECURITY_HEADERS,
+            }
+        )
+        await self._send({"type": "http.response.body", "body": response.body})
+
+
+class _Source:
+    """Finds the address a request came from, looking through the proxies we trust and no further."""
+
+    def __init__(self, trusted_proxies: Iterable[str]) -> None:
+        self._trusted = [ipaddress.ip_network(proxy.strip()) for proxy in trusted_proxies]
+        self._is_trusted = lru_cache(maxsize=1024)(self._is_in_a_trusted_network)
+
+    def address_of(self, peer: tuple[str, int] | None, forwarded: list[bytes]) -> str:
+        """Take the last X-Forwarded-For entry that no trusted proxy answers for; without such proxies, the peer."""
+        address = peer[0].removeprefix("::ffff:") if peer else ""
+        if not self._trusted or not self._is_trusted(address):
+            return address
+        for entry in reversed(b",".join(forwarded).split(b",")):
+            claimed = _read_address(entry)
+            if claimed is None:
+                break
+            address = claimed
+            if not self._is_trusted(address):
+                break
+        return address
+
+    def _is_in_a_trusted_network(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+def _read_address(entry: bytes) -> str | None:
+    """Read one X-Forwarded-For entry, which some proxies write with a port, or return None when it is no address."""
+    matched = _FORWARDED_ENTRY.fullmatch(entry.strip())
+    if matched is None:
+        return None
+    try:
+        address = ipaddress.ip_address((matched[1] or matched[2] or matched[3]).decode("ascii"))
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
