@@ -1,0 +1,356 @@
+"""HTTP/1.1 on the socket: what is malformed, oversized or dawdling is answered in the error envelope and closed."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.edge import SECURITY_HEADERS, new_request_id
+from gateway.errors import error_response
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_LINE_BYTES = 8 * 1024
+MAX_HEADER_BYTES = 16 * 1024
+MAX_HEADERS = 100
+MAX_PIPELINED_REQUESTS = 32
+
+# A registered name, an IPv4 address or an IPv6 address in brackets, each with or without a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How long one connection may keep us waiting, and how many there may be."""
+
+    max_connections: int = 1000
+    """Open connections a process serves; a quarter more are told so (503), and those beyond are dropped."""
+    head_seconds: float = 10.0
+    """From the opening of a connection, or the first byte of a later request, to the end of its headers."""
+    write_seconds: float = 10.0
+    """How long a client may leave an answer that fills its buffers unread."""
+    linger_seconds: float = 2.0
+    """How long the rest of a request is discarded after its answer, so that the client gets to read the answer."""
+
+
+class _UnacceptableRequest(Exception):
+    """Stops the parser; `code` is the refusal."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection.
+
+    The parser (llhttp, strict) already refuses most of what two servers could read differently: both lengths at once,
+    repeated or odd lengths, bare line feeds, folded headers, space before a colon, control characters, bad chunks.
+    Refused here on top of it are any other transfer coding than `chunked`, targets that are not a path, versions but
+    1.0 and 1.1, a missing, repeated or malformed Host, websocket upgrades, and too much of anything.
+    Other upgrades (Java's HTTP client offers `h2c` with its first request) are ignored, as RFC 9110 allows.
+    Trailers are dropped: by then the request has been judged by its headers.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: ConnectionLimits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        # Uvicorn would write its access log, query strings included, whenever some handler listens.
+        self.access_log = False
+        self._limits = limits
+        # From here on nothing is read any more, only discarded: the connection ends after the answers it still owes.
+        self._deaf = False
+        self._in_head = False
+        self._in_body = False
+        self._fresh_bytes = 0
+        self._head_bytes_fed = 0
+        self._header_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        excess = len(self.connections) - self._limits.max_connections
+        if excess > self._limits.max_connections // 4:
+            transport.abort()
+        elif excess > 0:
+            logger.warning("refused a connection: %d are open", self._limits.max_connections)
+            self._answer_and_close("RQ-111")
+        else:
+            self._set_deadline(self._limits.head_seconds, self._give_up_waiting_for_head)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            # An unfinished header reaches no callback, so the bytes that may belong to a head are counted, too.
+            if self._in_head:
+                self._head_bytes_fed += len(data)
+            else:
+                self._fresh_bytes = 0 if self._in_body else len(data)
+            self._feed(data)
+            if self._in_head and self._head_bytes_fed > MAX_REQUEST_LINE_BYTES + MAX_HEADER_BYTES:
+                raise _UnacceptableRequest("RQ-115")
+        except _UnacceptableRequest as unacceptable:
+            self._refuse(unacceptable.code)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.code if isinstance(cause, _UnacceptableRequest) else "RQ-114")
+        else:
+            idle = not self._in_body and (self.cycle is None or self.cycle.response_complete)
+            if self._deadline is None and (self._in_head or idle):
+                self._set_deadline(self._limits.head_seconds, self._give_up_waiting_for_head)
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser takes what follows an upgrade for another protocol, so a new one reads the same head
+                # without the offer, and then the body.
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name not in (b"upgrade", b"connection"):
+                lines.append(b"%s: %s" % (name, value))
+            elif name == b"connection" and b"close" in value.lower():
+                lines.append(b"connection: close")
+        return b"\r\n".join((*lines, b"", b""))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._abort_unless_written()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_deadline()
+        self.resume_writing()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._close()
+        else:
+            self.cycle.keep_alive = False
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes_fed, self._fresh_bytes = self._fresh_bytes, 0
+        self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_REQUEST_LINE_BYTES:
+            raise _UnacceptableRequest("RQ-115")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return
+        super().on_header(name, value)
+        # Four bytes for the colon, a space and the end of the line.
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
+            raise _UnacceptableRequest("RQ-115")
+
+    def on_headers_complete(self) -> None:
+        if not self._is_acceptable():
+            raise _UnacceptableRequest("RQ-114")
+        if self.parser.should_upgrade():
+            return
+        self._in_head = False
+        self._in_body = True
+        self._unset_deadline()
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            raise _UnacceptableRequest("RQ-111")
+        super().on_headers_complete()
+        self.cycle.transport = cast(asyncio.Transport, _CycleTransport(self))
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._in_body = False
+        self._unset_deadline()
+        super().on_message_complete()
+
+    def _is_acceptable(self) -> bool:
+        version = self.parser.get_http_version()
+        if self.parser.get_method() == b"CONNECT":
+            return False
+        if version not in ("1.1", "1.0") or not self.url.startswith(b"/") or b"#" in self.url:
+            return False
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+                if not _HOST.fullmatch(value):
+                    return False
+            elif name == b"transfer-encoding":
+                if version == "1.0" or value.lower() != b"chunked":
+                    return False
+            elif name == b"upgrade" and value.lower() == b"websocket":
+                return False
+        return hosts == 1 or (hosts == 0 and version == "1.0")
+
+    def on_response_complete(self) -> None:
+        if self._deaf:
+            # Requests that were read before what made us deaf are still owed their answers.
+            if self.pipeline:
+                super().on_response_complete()
+            else:
+                self.server_state.total_requests += 1
+            return
+        super().on_response_complete()
+        if self.pipeline:
+            # Otherwise every answer would let in another buffer full of requests.
+            self.flow.pause_reading()
+        elif self._in_body and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._set_deadline(self._limits.linger_seconds, self._close)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _give_up_waiting_for_head(self) -> None:
+        # A connection that was opened and never used has asked nothing, so there is nothing to answer.
+        self._deadline = None
+        if self._in_head:
+            self._refuse("RQ-116")
+        else:
+            self._close()
+
+    def _refuse(self, code: str) -> None:
+        """Answer what cannot be read on with `code`, unless the answer to an earlier request has to come first."""
+        logger.debug("refused a request: %s", code)
+        owes_answer = self.cycle is not None and not self.cycle.response_complete
+        if not owes_answer:
+            self._answer_and_close(code)
+        elif self.cycle.more_body and not self.pipeline and not self.cycle.response_started:
+            # The body of the request that is being handled is broken: the application learns that the client is gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._answer_and_close(code)
+        else:
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        self._deaf = True
+        self.cycle.keep_alive = False
+
+    def _answer_and_close(self, code: str) -> None:
+        response = error_response(code, new_request_id(), headers={"Connection": "close"})
+        head = [STATUS_LINE[response.status_code]]
+        for name, value in (*self.server_state.default_headers, *response.raw_headers, *SECURITY_HEADERS):
+            head.extend((name, b": ", value, b"\r\n"))
+        self.transport.write(b"".join((*head, b"\r\n", response.body)))
+        self._deaf = True
+        self.close_when_read()
+
+    def close_when_read(self) -> None:
+        """Close; if the client is still sending, end our side and discard the rest for a moment.
+
+        A socket that is closed with unread bytes makes the client's kernel throw away the answer, too.
+        """
+        if not (self._in_body or self._deaf) or self.transport.is_closing() or not self.transport.can_write_eof():
+            self._close()
+            return
+        self._deaf = True
+        self._unset_keepalive_if_required()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._set_deadline(self._limits.linger_seconds, self._close)
+
+    def _close(self) -> None:
+        self._unset_deadline()
+        self.transport.close()
+        if self.transport.get_write_buffer_size() > 0:
+            self._abort_unless_written()
+
+    def _abort_unless_written(self) -> None:
+        if self._write_deadline is None:
+            self._write_deadline = self.loop.call_later(self._limits.write_seconds, self.transport.abort)
+
+    def _set_deadline(self, seconds: float, action: Callable[[], None]) -> None:
+        self._unset_deadline()
+        self._deadline = self.loop.call_later(seconds, action)
+
+    def _unset_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class _CycleTransport:
+    """What a request's cycle sees of the transport: its close gives the client time to read the answer."""
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self._protocol = protocol
+
+    def write(self, data: bytes) -> None:
+        self._protocol.transport.write(data)
+
+    def close(self) -> None:
+        self._protocol.close_when_read()
+
+    def is_closing(self) -> bool:
+        return self._protocol.transport.is_closing()
+
+
+def server_config(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    limits: ConnectionLimits | None = None,
+    keep_alive_seconds: int = 75,
+    graceful_shutdown_seconds: int = 10,
+) -> uvicorn.Config:
+    """Configure the server: this protocol, no access log (it would hold query strings), no trust in proxy headers.
+
+    Idle connections live longer than the 60 seconds of common load balancers, which otherwise reuse a closed one.
+    """
+    return uvicorn.Config(
+        cast(Any, app),
+        host=host,
+        port=port,
+        http=cast(Any, partial(HttpProtocol, limits=limits or ConnectionLimits())),
+        loop="auto",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=keep_alive_seconds,
+        timeout_graceful_shutdown=graceful_shutdown_seconds,
+    )

@@ -1,0 +1,415 @@
+"""A real server on a real socket, spoken to in raw bytes: what is not HTTP as we accept it is answered and closed."""
+
+import contextlib
+import json
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.edge import Edge
+from gateway.errors import REGISTRY
+from gateway.http_protocol import ConnectionLimits, server_config
+from tests.e2e.hostile import broken_chunks, requests
+
+PATIENT = ConnectionLimits()
+HASTY = ConnectionLimits(head_seconds=0.3, write_seconds=0.3, linger_seconds=0.3)
+HOST = b"Host: localhost\r\n"
+REQUESTS = tuple(requests("POST", "/a"))
+BROKEN_CHUNKS = tuple(broken_chunks("POST", "/a"))
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict:
+        return json.loads(self.body)["error"]
+
+
+@dataclass
+class Application:
+    """Records what reached it, and answers by path."""
+
+    reached: list[str] = field(default_factory=list)
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        self.reached.append(scope["path"])
+        if scope["path"] == "/early":
+            response = Response("early", 401)
+        elif scope["path"] == "/large":
+            response = Response(b"a" * 20_000_000)
+        elif scope["path"] == "/boom":
+            raise RuntimeError("sesame")
+        elif scope["path"] == "/headers":
+            await Request(scope, receive).body()
+            response = Response(json.dumps([name.decode() for name, _ in scope["headers"]]))
+        else:
+            response = Response(b"%d bytes" % len(await Request(scope, receive).body()))
+        await response(scope, receive, send)
+
+
+class Served:
+    """A running server, and the sockets that were opened to it."""
+
+    def __init__(self, application: Application, server: uvicorn.Server, stack: contextlib.ExitStack) -> None:
+        self.application = application
+        self.server = server
+        self.port = server.servers[0].sockets[0].getsockname()[1]
+        self._stack = stack
+
+    def connect(self, receive_buffer: int | None = None) -> socket.socket:
+        connection = self._stack.enter_context(socket.socket())
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(15)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+    def say(self, data: bytes) -> list[Answer]:
+        """Send, and read every answer until the server closes."""
+        connection = self.connect()
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(data)
+        return read_answers(connection)
+
+
+@contextlib.contextmanager
+def serving(
+    limits: ConnectionLimits = PATIENT, body_seconds: float = 10.0, keep_alive_seconds: int = 75
+) -> Iterator[Served]:
+    application = Application()
+    edge = Edge(application, body_timeout_seconds=body_seconds)
+    config = server_config(
+        edge, "127.0.0.1", 0, limits=limits, keep_alive_seconds=keep_alive_seconds, graceful_shutdown_seconds=2
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        with contextlib.ExitStack() as sockets:
+            yield Served(application, server, sockets)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    with contextlib.ExitStack() as servers:
+        yield lambda *args, **kwargs: servers.enter_context(serving(*args, **kwargs))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Served]:
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def served(serve: Callable[..., Served]) -> Served:
+    return serve()
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(65536):
+            received += data
+    return bytes(received)
+
+
+def read_answers(connection: socket.socket) -> list[Answer]:
+    rest = read_to_end(connection)
+    answers = []
+    while rest:
+        head, _, rest = rest.partition(b"\r\n\r\n")
+        start, *lines = head.decode().split("\r\n")
+        assert start.startswith("HTTP/1.1 ")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        assert len(headers) == len(lines), "a header was sent twice"
+        length = int(headers["content-length"])
+        answers.append(Answer(int(start.split(" ")[1]), headers, rest[:length]))
+        rest = rest[length:]
+    return answers
+
+
+def assert_refused(answer: Answer, code: str) -> None:
+    assert answer.error["code"] == code
+    assert answer.status == REGISTRY[code].http_status
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"] == answer.error["request_id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+class TestOrdinaryRequests:
+    def test_answers_and_keeps_the_connection(self, served):
+        connection = served.connect()
+        for _ in range(3):
+            connection.sendall(b"POST /a?q=1 HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabc")
+            assert b"3 bytes" in connection.recv(65536)
+        connection.sendall(b"GET /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        (answer,) = read_answers(connection)
+        assert (answer.status, answer.body) == (200, b"0 bytes")
+        assert "server" not in answer.headers
+
+    def test_reads_a_chunked_body_and_drops_its_trailers(self, served):
+        head = b"POST /headers HTTP/1.1\r\n" + HOST + b"Connection: close\r\nTransfer-Encoding: Chunked\r\n\r\n"
+        (answer,) = served.say(head + b"3;a=b\r\nabc\r\n0\r\nAdmin-Api-Key: x\r\n\r\n")
+        assert json.loads(answer.body) == ["host", "connection", "transfer-encoding"]
+
+    def test_answers_pipelined_requests_in_their_order(self, served):
+        request = b"POST /a HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n%s"
+        data = b"".join(request % (length, b"a" * length) for length in range(9))
+        last = b"GET /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+        assert [answer.body for answer in served.say(data + last)] == [b"%d bytes" % n for n in (*range(9), 0)]
+
+    def test_invites_a_body_that_waits_for_it(self, served):
+        connection = served.connect()
+        head = (
+            b"POST /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        )
+        connection.sendall(head)
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"abc")
+        assert b"3 bytes" in read_to_end(connection)
+
+    def test_serves_version_1_0_without_a_host(self, served):
+        (answer,) = served.say(b"GET /a HTTP/1.0\r\n\r\n")
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+    @pytest.mark.parametrize(
+        "body", [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"]
+    )
+    def test_ignores_the_upgrade_that_java_offers(self, served, body):
+        offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+        close = b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n"
+        start = b"POST /a HTTP/1.1\r\n" + HOST
+        answers = served.say(start + offer + body + start + body + start + close + body + start + body)
+        assert [(answer.status, answer.body) for answer in answers] == [(200, b"3 bytes")] * 3
+        assert answers[2].headers["connection"] == "close"
+
+    @pytest.mark.parametrize("host", [b"localhost", b"a.example:8080", b"10.0.0.1", b"[::1]:80", b"a_b.svc", b"a:"])
+    def test_takes_the_hosts_there_are(self, served, host):
+        (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\nHost: " + host + b"\r\n\r\n")
+        assert answer.status == 200
+
+    def test_logs_no_query(self, served, caplog):
+        with caplog.at_level(logging.DEBUG):
+            served.say(b"GET /a?sesame=1 HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+            served.say(b"GET /boom?open=1 HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+            served.say(b"GET /a?sesame=1 HTTP/9\r\n" + HOST + b"\r\n")
+        assert "sesame=1" not in caplog.text
+        assert "open=1" not in caplog.text
+
+
+class TestMalformedRequests:
+    @pytest.mark.parametrize("hostile", REQUESTS, ids=lambda hostile: hostile.name)
+    def test_is_refused_once_and_closed(self, shared, hostile):
+        shared.application.reached.clear()
+        (answer,) = shared.say(hostile.data)
+        assert_refused(answer, hostile.code)
+        assert shared.application.reached == []
+
+    @pytest.mark.parametrize("hostile", REQUESTS, ids=lambda hostile: hostile.name)
+    def test_is_refused_byte_by_byte(self, shared, hostile):
+        connection = shared.connect()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(ConnectionError):
+            for position in range(min(len(hostile.data), 300)):
+                connection.sendall(hostile.data[position : position + 1])
+            connection.sendall(hostile.data[300:])
+        (answer,) = read_answers(connection)
+        assert_refused(answer, hostile.code)
+
+    @pytest.mark.parametrize("hostile", BROKEN_CHUNKS, ids=lambda hostile: hostile.name)
+    def test_is_refused_while_the_body_is_read(self, shared, hostile):
+        (answer,) = shared.say(hostile.data + b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert_refused(answer, hostile.code)
+        assert "/smuggled" not in shared.application.reached
+
+    def test_leaves_the_answer_before_it_alone(self, served):
+        good = b"POST /a HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\na"
+        answers = served.say(good + good + b"\x00garbage\r\n\r\n" + good)
+        assert [answer.status for answer in answers] == [200, 200]
+        assert answers[-1].headers["connection"] == "close"
+        assert served.application.reached == ["/a", "/a"]
+
+    def test_bounds_what_is_pipelined(self, served):
+        answers = served.say((b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n") * 5_000)
+        assert {answer.status for answer in answers} == {200}
+        assert 32 <= len(answers) < 100
+        assert answers[-1].headers["connection"] == "close"
+
+    def test_takes_heads_up_to_the_limits(self, served):
+        close = b"Connection: close\r\n"
+        line = b"GET /" + b"a" * 8_000 + b" HTTP/1.1\r\n" + HOST + close
+        assert served.say(line + b"X-A: " + b"a" * 16_000 + b"\r\n\r\n")[0].status == 200
+        assert served.say(line + b"X-A: a\r\n" * 98 + b"\r\n")[0].status == 200
+
+
+class TestDawdlingClients:
+    @pytest.mark.parametrize(
+        "start",
+        [b"G", b"GET /a HTTP/1.1\r\n", b"GET /a HTTP/1.1\r\n" + HOST + b"X-A: b", b"GET /\r\n", b"\r\nGET /"],
+    )
+    def test_closes_a_head_that_does_not_end(self, serve, start):
+        (answer,) = serve(HASTY).say(start)
+        assert_refused(answer, "RQ-116")
+
+    def test_closes_a_head_that_trickles(self, serve):
+        connection = serve(HASTY).connect()
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET /a HTTP/1.1\r\n" + HOST)
+            for _ in range(1_000):
+                connection.sendall(b"X-A: b\r\n")
+                time.sleep(0.02)
+            pytest.fail("the connection was never closed")
+        (answer,) = read_answers(connection)
+        assert_refused(answer, "RQ-116")
+
+    def test_closes_a_second_head_that_does_not_end(self, serve):
+        answers = serve(HASTY).say(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\nGET /b")
+        assert answers[0].status == 200
+        assert_refused(answers[1], "RQ-116")
+
+    @pytest.mark.parametrize("nothing", [b"", b"\r\n", b"\r\n\r\n\r\n"])
+    def test_closes_an_unused_connection_without_a_word(self, serve, nothing):
+        assert serve(HASTY).say(nothing) == []
+
+    def test_closes_a_used_connection_that_sends_only_line_ends(self, serve):
+        connection = serve(HASTY).connect()
+        connection.sendall(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert b"0 bytes" in connection.recv(65536)
+        connection.sendall(b"\r\n")
+        assert read_to_end(connection) == b""
+
+    def test_closes_an_idle_connection(self, serve):
+        (answer,) = serve(keep_alive_seconds=1).say(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert answer.status == 200
+
+    @pytest.mark.parametrize("length", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+    def test_closes_a_body_that_does_not_end(self, serve, length):
+        served = serve(HASTY, body_seconds=0.3)
+        (answer,) = served.say(b"POST /a HTTP/1.1\r\n" + HOST + length + b"\r\n\r\n5\r\n")
+        assert_refused(answer, "RQ-116")
+
+    def test_closes_a_body_that_trickles(self, serve):
+        connection = serve(HASTY, body_seconds=0.3).connect()
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"POST /a HTTP/1.1\r\n" + HOST + b"Content-Length: 90000\r\n\r\n")
+            for _ in range(1_000):
+                connection.sendall(b"a")
+                time.sleep(0.02)
+            pytest.fail("the connection was never closed")
+        (answer,) = read_answers(connection)
+        assert_refused(answer, "RQ-116")
+
+    def test_closes_when_a_body_nobody_asked_for_does_not_end(self, serve):
+        (answer,) = serve(HASTY).say(b"POST /early HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\n")
+        assert (answer.status, answer.body) == (401, b"early")
+
+    def test_cuts_off_a_client_that_does_not_read(self, serve):
+        served = serve(HASTY)
+        connection = served.connect(receive_buffer=4096)
+        connection.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
+        wait_until(lambda: served.application.reached)
+        wait_until(lambda: not served.server.server_state.connections)
+        assert len(read_to_end(connection)) < 20_000_000
+
+    def test_serves_others_meanwhile(self, serve):
+        served = serve()
+        dawdlers = [served.connect() for _ in range(200)]
+        for dawdler in dawdlers:
+            dawdler.sendall(b"POST /a HTTP/1.1\r\n")
+        (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+        assert answer.status == 200
+        for dawdler in dawdlers:
+            dawdler.sendall(HOST + b"Connection: close\r\n\r\n")
+            assert b"0 bytes" in read_to_end(dawdler)
+
+
+class TestBodiesThatAreNotRead:
+    @pytest.mark.parametrize("connection_header", [b"", b"Connection: close\r\n"])
+    def test_lets_the_client_read_the_answer(self, served, connection_header):
+        body = b"a" * 3_000_000
+        head = b"POST /early HTTP/1.1\r\n" + HOST + connection_header + b"Content-Length: %d\r\n\r\n" % len(body)
+        connection = served.connect()
+        connection.sendall(head + body)
+        if not connection_header:
+            assert b"early" in connection.recv(65536)
+            connection.sendall(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+            assert b"0 bytes" in read_to_end(connection)
+        else:
+            assert b"early" in read_to_end(connection)
+
+    @pytest.mark.parametrize("connection_header", [b"", b"Connection: close\r\n"])
+    def test_refuses_a_large_body_while_it_is_sent(self, served, connection_header):
+        body = b"a" * 3_000_000
+        head = b"POST /a HTTP/1.1\r\n" + HOST + connection_header + b"Content-Length: %d\r\n\r\n" % len(body)
+        connection = served.connect()
+        connection.sendall(head + body)
+        assert b'"RQ-106"' in connection.recv(65536)
+
+    def test_does_not_invite_a_body_that_is_too_large(self, served):
+        connection = served.connect()
+        head = b"POST /a HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 300000\r\n\r\n"
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+class TestConnections:
+    def test_refuses_more_than_it_can_serve(self, serve):
+        served = serve(replace(PATIENT, max_connections=8))
+        open_ones = [served.connect() for _ in range(8)]
+        wait_until(lambda: len(served.server.server_state.connections) == 8)
+        (answer,) = served.say(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert_refused(answer, "RQ-111")
+        assert answer.headers["retry-after"] == "1"
+        open_ones[0].close()
+        wait_until(lambda: len(served.server.server_state.connections) == 7)
+        (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+        assert answer.status == 200
+
+    def test_drops_those_beyond(self, serve):
+        served = serve(replace(PATIENT, max_connections=8))
+        connections = [served.connect() for _ in range(30)]
+        wait_until(lambda: len(served.server.server_state.connections) <= 10)
+        assert any(connection.recv(1) == b"H" for connection in connections[8:11])
+
+    def test_survives_clients_that_vanish(self, served):
+        get, post = b"GET /a HTTP/1.1\r\n" + HOST, b"POST /a HTTP/1.1\r\n" + HOST
+        for data in (b"", b"GET", get, get + b"\r\n", post + b"Content-Length: 9\r\n\r\na"):
+            connection = served.connect()
+            connection.sendall(data)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        wait_until(lambda: not served.server.server_state.connections)
+        (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+        assert answer.status == 200
