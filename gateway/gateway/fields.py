@@ -205,7 +205,7 @@ Reason = Annotated[str, Text(1, 500, human=True, example="Asked for by the partn
 SearchText = Annotated[str, Text(1, 100, human=True, example="health")]
 
 # Text that identifies something. The services know the patterns; all but a few lengths follow from these.
-Identifier = Annotated[str, Text(1, 255)]
+Identifier = Annotated[str, Text(1, 255, example="UTR4711")]
 ProfileFieldName = Annotated[str, Text(1, 255, example="first_name")]
 CountryCode = Annotated[str, Text(1, 255, example="+91", documented_pattern=r"^\+?[0-9]{1,4}$")]
 PhoneNumber = Annotated[str, Text(1, 255, example="+919876543210")]
@@ -223,7 +223,19 @@ Url = Annotated[str, Text(1, 2048, example="https://example.org", documented_for
 # The longest pattern is 200 characters, but a longer one is the catalogue's to refuse.
 MrnPattern = Annotated[str, Text(1, 1000, example="AP[0-9]{6}")]
 MrnText = Annotated[str, Text(1, 64, trimmed=True, example="AP004711")]
-Secret = Annotated[str, Text(32, 256)]
+Secret = Annotated[str, Text(32, 256, example="ark_019a9f3c7c1e7d52b9a43f1f0d6c2b11_example")]
+Action = Annotated[str, Text(1, 255, example="user.deactivate")]
+EntityType = Annotated[str, Text(1, 255, example="user")]
+ActorId = Annotated[str, Text(1, 255, example="asha")]
+
+# Text that is only ever answered.
+SecretPrefix = Annotated[str, Text(1, 255, example="ark_019a9f3c")]
+Masked = Annotated[str, Text(1, 255, example="••••1234")]
+ServiceName = Annotated[str, Text(1, 255, example="identity")]
+RequestId = Annotated[str, Text(1, 64, example="k7Qm2Yx0")]
+SourceAddress = Annotated[str, Text(1, 255, example="203.0.113.7")]
+UserAgent = Annotated[str, Text(1, 2048, example="okhttp/5.1.0")]
+Hash = Annotated[str, Text(1, 255, example="9f86d081884c7d659a2feaa0c55ad015")]
 
 # Values with a form of their own.
 Uuid = Annotated[str, Field(strict=True, json_schema_extra={"format": "uuid"}), AfterValidator(_read_uuid)]
@@ -268,7 +280,7 @@ FIELD_TYPES: Mapping[str, Any] = MappingProxyType(
         "dependant_id": Uuid,
         "benefit_provider_id": Uuid,
         "entity_id": Uuid,
-        "Actor.id": Identifier,
+        "Actor.id": ActorId,
         "first_name": PersonName,
         "middle_name": PersonName,
         "last_name": PersonName,
@@ -308,9 +320,17 @@ FIELD_TYPES: Mapping[str, Any] = MappingProxyType(
         "mrn_pattern": MrnPattern,
         "secret": Secret,
         "required_profile_fields": ProfileFieldName,
-        "entity_type": Identifier,
-        "actor_id": Identifier,
-        "action": Identifier,
+        "entity_type": EntityType,
+        "actor_id": ActorId,
+        "action": Action,
+        "prefix": SecretPrefix,
+        "id_proof_masked": Masked,
+        "account_number_masked": Masked,
+        "service": ServiceName,
+        "request_id": RequestId,
+        "source_address": SourceAddress,
+        "user_agent": UserAgent,
+        "head_hash": Hash,
         "date_of_birth": IsoDate,
         "valid_from": IsoDate,
         "valid_to": IsoDate,

@@ -48,6 +48,16 @@ def read_body(body_type: type[BodyT], value: Any) -> BodyT:
         raise Refused("RQ-101", details=details_of(error)) from None
 
 
+def read_valid_fields(body_type: type[BodyT], value: Mapping[str, Any]) -> BodyT:
+    """The fields that fit the shape, which must require none; all others are left out without a word."""
+    known = {name: item for name, item in value.items() if name in body_type.model_fields}
+    try:
+        return body_type.model_validate(known)
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors(include_url=False, include_input=False)}
+    return body_type.model_validate({name: item for name, item in known.items() if name not in wrong})
+
+
 def read_query(query_type: type[QueryT], pairs: Sequence[tuple[str, str]]) -> QueryT:
     """The query parameters in their shape, or `Refused` with RQ-101. One that is there twice is refused."""
     repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]

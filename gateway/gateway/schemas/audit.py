@@ -11,12 +11,12 @@ from gateway import fields
 class ListAuditLogsQuery(fields.Query):
     """Which rows to answer."""
 
-    entity_type: fields.Identifier | None = Field(default=None, description="Only rows about this kind of thing.")
+    entity_type: fields.EntityType | None = Field(default=None, description="Only rows about this kind of thing.")
     entity_id: fields.Uuid | None = Field(default=None, description="Only rows about this thing.")
     user_id: fields.Uuid | None = Field(default=None, description="Only rows about this user's data.")
-    actor_id: fields.Identifier | None = Field(default=None, description="Only rows of this actor.")
+    actor_id: fields.ActorId | None = Field(default=None, description="Only rows of this actor.")
     platform_id: fields.Uuid | None = Field(default=None, description="Only rows about this platform's data.")
-    action: fields.Identifier | None = Field(default=None, description="Only rows of this action.")
+    action: fields.Action | None = Field(default=None, description="Only rows of this action.")
     from_: fields.Rfc3339 | None = Field(default=None, alias="from", description="Only rows from this moment on.")
     to: fields.Rfc3339 | None = Field(default=None, description="Only rows before this moment.")
     page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
@@ -30,27 +30,27 @@ class Actor(fields.Answer):
     """Who acted."""
 
     type: ActorType = Field(description="What kind of caller it was.")
-    id: fields.Identifier = Field(description="The operator's name, the key's id, the user's id or the service's name.")
+    id: fields.ActorId = Field(description="The operator's name, the key's id, the user's id or the service's name.")
 
 
 class AuditLog(fields.Answer):
     """One change, one reading of a person by an operator, or one kind of refusal in one minute."""
 
     id: fields.Uuid = Field(description="The row's id.")
-    service: str = Field(description="The service that wrote the row.")
+    service: fields.ServiceName = Field(description="The service that wrote the row.")
     sequence: int | None = Field(description="The row's place in the service's chain; null for the moment until it is sealed.")
     occurred_at: fields.Rfc3339 = Field(description="When it happened.")
     actor: Actor = Field(description="Who acted.")
-    action: fields.Identifier = Field(description="What was done, such as user.deactivate.")
-    entity_type: fields.Identifier = Field(description="What kind of thing it was done to.")
+    action: fields.Action = Field(description="What was done, such as user.deactivate.")
+    entity_type: fields.EntityType = Field(description="What kind of thing it was done to.")
     entity_id: fields.Uuid | None = Field(description="The thing's id.")
     user_id: fields.Uuid | None = Field(description="The user whose data it is.")
     platform_id: fields.Uuid | None = Field(description="The platform whose data it is.")
     changes: fields.JsonObject = Field(description="Old and new value by field; null in place of the pair for personal and secret fields.")
     reason: fields.Reason | None = Field(description="Why it was done, as far as the caller said; null once the person's data was erased.")
-    request_id: str | None = Field(description="The request in which it was done.")
-    source_address: str | None = Field(description="Where the request came from.")
-    user_agent: str | None = Field(description="What the caller's program calls itself.")
+    request_id: fields.RequestId | None = Field(description="The request in which it was done.")
+    source_address: fields.SourceAddress | None = Field(description="Where the request came from.")
+    user_agent: fields.UserAgent | None = Field(description="What the caller's program calls itself.")
     count: int = Field(description="How often it happened; above 1 only for refusals.")
 
 
@@ -70,9 +70,9 @@ class VerifyAuditLogsQuery(fields.Query):
 class AuditLogVerification(fields.Answer):
     """What recomputing a part of one service's chain showed."""
 
-    service: str = Field(description="The service whose chain it is.")
+    service: fields.ServiceName = Field(description="The service whose chain it is.")
     rows: int = Field(description="How many rows were recomputed.")
-    head_hash: str | None = Field(description="The hash of the last row recomputed, in hexadecimal; null when there was none.")
+    head_hash: fields.Hash | None = Field(description="The hash of the last row recomputed, in hexadecimal; null when there was none.")
     intact: bool = Field(description="True when nothing was changed, taken out or cut off.")
     first_broken_sequence: int | None = Field(description="The first place in the chain that does not hold.")
     next_from_sequence: int | None = Field(description="Where to go on when more rows are left; null at the end.")

@@ -36,7 +36,7 @@ class Account(fields.Answer):
     id: fields.Uuid = Field(description="The account reference's id.")
     user_id: fields.Uuid = Field(description="The user whose account it is.")
     type: AccountType = Field(description="Where the account is held.")
-    account_number_masked: str | None = Field(description="The end of the account's number; null once erased.")
+    account_number_masked: fields.Masked | None = Field(description="The end of the account's number; null once erased.")
     ifsc: fields.Ifsc | None = Field(description="The bank branch's IFSC; required for a bank account.")
     holder_name: fields.Title | None = Field(description="The holder's name as the bank knows it.")
     provider_name: fields.Title | None = Field(description="The bank's or wallet's name.")
@@ -111,7 +111,7 @@ class Actor(fields.Answer):
     """Who did something."""
 
     type: ActorType = Field(description="What kind of caller it was.")
-    id: fields.Identifier = Field(description="The operator's name, the key's id, the user's id or the service's name.")
+    id: fields.ActorId = Field(description="The operator's name, the key's id, the user's id or the service's name.")
 
 
 class Dependant(fields.Answer):
