@@ -257,9 +257,14 @@ def _complete_parameters(operation: Json, method: str) -> None:
 
 def _complete_success(status: str, response: Json, method: str, schemas: Mapping[str, Json]) -> None:
     headers = ["X-Request-Id"]
+    if status == "204":
+        response["description"] = "It is done, and there is nothing to say."
     for media_type, media in response.get("content", {}).items():
         schema = media.get("schema", {})
-        if "version" in _resolve(schema, schemas).get("properties", {}):
+        resolved = _resolve(schema, schemas)
+        if response["description"] == "Successful Response":
+            response["description"] = resolved.get("description", "The answer.")
+        if "version" in resolved.get("properties", {}):
             headers.append("ETag")
         if media_type == "application/json" and "example" not in media and "examples" not in media:
             media["example"] = _example(schema, schemas)
@@ -326,7 +331,9 @@ def _example(schema: Json, schemas: Mapping[str, Json], brief: bool = False) -> 
     if schema.get("enum"):
         return schema["enum"][0]
     if "anyOf" in schema:
-        return _example(schema["anyOf"][0], schemas, brief)
+        value = _resolve(schema["anyOf"][0], schemas)
+        # Most times that can be null are of things that rarely happen, and an example where all of them did misleads.
+        return None if value.get("format") == "date-time" else _example(value, schemas, brief)
     match schema.get("type"):
         case "object" if "properties" in schema:
             names = schema["properties"] if not brief else schema.get("required") or list(schema["properties"])[:2]
