@@ -5,6 +5,7 @@ Which fields a body and an answer have follows the table in docs/design.md, what
 that the door serves: an `x_service.proto` that keeps the resource of an `x.proto` beside it.
 """
 
+import json
 import keyword
 import sys
 import tempfile
@@ -35,15 +36,6 @@ from typing_extensions import TypeAliasType
 
 from gateway import fields
 '''
-NEXT_PAGE = """\
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
-"""
-PAGE_FIELDS = """\
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; \
-more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier \
-answer.")
-"""
 
 
 def read_protos() -> list[FileDescriptorProto]:
@@ -58,13 +50,12 @@ def read_protos() -> list[FileDescriptorProto]:
         return list(FileDescriptorSet.FromString(target.read_bytes()).file)
 
 
-def has(field: FieldDescriptorProto, *names: str) -> bool:
-    values = field.options.Extensions[behavior.field_behavior]
-    return any(behavior.FieldBehavior.Value(name) in values for name in names)
-
-
 def quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return json.dumps(text, ensure_ascii=False)
+
+
+def has(field: FieldDescriptorProto, *names: str) -> bool:
+    return any(behavior.FieldBehavior.Value(n) in field.options.Extensions[behavior.field_behavior] for n in names)
 
 
 class Module:
@@ -96,110 +87,102 @@ class Module:
             self._comments[".".join(names)] = " ".join(location.leading_comments.split())
 
     def _write_response(self, message: DescriptorProto) -> None:
-        for field in message.field:
-            if field.type_name in self._messages:
-                answer = self._answer(field.type_name)
-                if message.name.startswith("List"):
-                    items = f"    items: list[{answer}] = Field(description={quoted(self._comment(message, field))})\n"
-                    self._write(f"{answer}List", "Answer", self._comments[message.name], items + NEXT_PAGE)
+        for field in (field for field in message.field if field.type_name in self._messages):
+            answer = self._answer(field.type_name)
+            if message.name.startswith("List"):
+                items = self._property(message, field, f"list[{answer}]").replace(field.name, "items", 1)
+                self._write(f"{answer}List", "Answer", message, f"{items}    next_page_token: fields.NextPageToken\n")
 
     def _write_request(self, message: DescriptorProto) -> None:
         verb = message.name.removesuffix("Request")
-        resources = [field for field in message.field if field.type_name in self._messages]
-        listing = message.name.startswith("List")
-        if any(field.name == "update_mask" for field in message.field):
-            self._input(resources[0].type_name, "Update{}Body", "IMMUTABLE")
-        elif resources and not listing:
-            self._input(resources[0].type_name, "Create{}Body")
-        elif required := [field for field in message.field if has(field, "REQUIRED")]:
-            lines = "".join(self._property(message, field, self._type(message, field, "Body")) for field in required)
-            self._write(f"{verb}Body", "Body", self._comments[message.name], lines)
-        else:
-            lines = "".join(self._query_property(message, field) for field in message.field) + PAGE_FIELDS * listing
-            if lines:
-                self._write(f"{verb}Query", "Query", self._comments[message.name], lines)
+        resource = next((field.type_name for field in message.field if field.type_name in self._messages), "")
+        required = [field for field in message.field if has(field, "REQUIRED")]
+        if verb.startswith("List"):
+            self._write(f"{verb}Query", "PageQuery", message, self._query_properties(message))
+        elif any(field.name == "update_mask" for field in message.field):
+            self._input(resource, "Update{}Body", "IMMUTABLE")
+        elif resource:
+            self._input(resource, "Create{}Body")
+        elif required:
+            properties = [self._property(message, field, self._type(message, field, "Body")) for field in required]
+            self._write(f"{verb}Body", "Body", message, "".join(properties))
+        elif lines := self._query_properties(message):
+            self._write(f"{verb}Query", "Query", message, lines)
 
-    def _query_property(self, message: DescriptorProto, field: FieldDescriptorProto) -> str:
-        # A plain string is part of the path, and a message other than a time is between the gateway and the service.
-        plain_string = field.type == field.TYPE_STRING and not field.proto3_optional
-        if field.name in NEVER_IN_QUERY or field.type_name in self._messages or plain_string:
-            return ""
-        if field.type == field.TYPE_BOOL:
-            return self._property(message, field, "fields.QueryFlag", "default=False, ")
-        return self._property(message, field, self._type(message, field, "Query") + " | None", "default=None, ")
+    def _query_properties(self, message: DescriptorProto) -> str:
+        lines = ""
+        for field in message.field:
+            # A plain string is part of the path, and a message other than a time is for the gateway and the service.
+            in_path = field.type == field.TYPE_STRING and not field.proto3_optional
+            if field.name in NEVER_IN_QUERY or field.type_name in self._messages or in_path:
+                continue
+            if field.type == field.TYPE_BOOL:
+                lines += self._property(message, field, "fields.QueryFlag", "default=False, ")
+            else:
+                lines += self._property(message, field, f"{self._type(message, field)} | None", "default=None, ")
+        return lines
 
     def _answer(self, type_name: str) -> str:
         message = self._messages[type_name]
         lines = ""
-        for field in message.field:
-            if not has(field, "INPUT_ONLY"):
-                nullable = field.proto3_optional and not has(field, "NON_EMPTY_DEFAULT")
-                lines += self._property(message, field, self._type(message, field, "") + " | None" * nullable)
-        return self._write(message.name, "Answer", self._comments[message.name], lines)
+        for field in (field for field in message.field if not has(field, "INPUT_ONLY")):
+            nullable = field.proto3_optional and not has(field, "NON_EMPTY_DEFAULT")
+            lines += self._property(message, field, self._type(message, field) + " | None" * nullable)
+        return self._write(message.name, "Answer", message, lines)
 
-    def _input(self, type_name: str, pattern: str, refused: str = "OUTPUT_ONLY") -> str:
+    def _input(self, type_name: str, pattern: str, *refused: str) -> str:
         message = self._messages[type_name]
         lines = ""
-        for field in message.field:
-            if not has(field, "OUTPUT_ONLY", refused):
-                clearable = field.proto3_optional and not has(field, "REQUIRED", "NON_EMPTY_DEFAULT")
-                required = has(field, "REQUIRED") and not pattern.startswith("Update")
-                annotation = self._type(message, field, "Body") + " | None" * clearable
-                default = "" if required else "default_factory=fields.absent, "
-                lines += self._property(message, field, annotation, default)
-        return self._write(pattern.format(message.name), "Body", self._comments[message.name], lines)
+        for field in (field for field in message.field if not has(field, "OUTPUT_ONLY", *refused)):
+            clearable = field.proto3_optional and not has(field, "REQUIRED", "NON_EMPTY_DEFAULT")
+            required = has(field, "REQUIRED") and not pattern.startswith("Update")
+            annotation = self._type(message, field, "Body") + " | None" * clearable
+            lines += self._property(message, field, annotation, "" if required else "default_factory=fields.absent, ")
+        return self._write(pattern.format(message.name), "Body", message, lines)
 
-    def _type(self, message: DescriptorProto, field: FieldDescriptorProto, base: str) -> str:
-        """The annotation of a field in a `Body`, a `Query` or, without a base, in an answer."""
+    def _type(self, message: DescriptorProto, field: FieldDescriptorProto, base: str = "") -> str:
+        """The annotation of a field: strict and bounded for a `Body`, as documentation for anything else."""
         declared = fields.FIELD_TYPES.get(f"{message.name}.{field.name}", fields.FIELD_TYPES.get(field.name))
-        entry = next((n for n in message.nested_type if field.type_name.endswith(f".{message.name}.{n.name}")), None)
+        entry = next((nested for nested in message.nested_type if field.type_name.endswith(f".{nested.name}")), None)
+        repeated = field.label == field.LABEL_REPEATED
         if entry is not None:
-            value = self._type(entry, entry.field[1], base)
-            annotation = f"dict[{TYPE_NAMES[id(declared)]}, {value}]"
+            annotation = f"dict[{TYPE_NAMES[id(declared)]}, {self._type(entry, entry.field[1], base)}]"
         elif field.type_name in self._messages:
             annotation = self._input(field.type_name, "{}Body") if base else self._answer(field.type_name)
         elif field.type_name in self._enums:
             annotation = self._enum(field.type_name)
         elif field.type_name == ".google.protobuf.Timestamp":
             annotation = "fields.Rfc3339"
-        elif field.type == field.TYPE_BOOL:
-            annotation = "bool"
         elif declared is not None:
             annotation = TYPE_NAMES[id(declared)]
+        elif field.type == field.TYPE_BOOL:
+            annotation = "bool"
         elif base:
             raise SystemExit(f"{message.name}.{field.name} has no type in gateway/fields.py.")
         else:
             annotation = "str" if field.type == field.TYPE_STRING else "int"
-        if field.label == field.LABEL_REPEATED and entry is None:
-            annotation = f"list[{annotation}]"
-        limited = base and field.label == field.LABEL_REPEATED
-        return f"Annotated[{annotation}, Field(max_length=fields.MAX_ITEMS)]" if limited else annotation
+        annotation = f"list[{annotation}]" if repeated and entry is None else annotation
+        return f"Annotated[{annotation}, Field(max_length=fields.MAX_ITEMS)]" if base and repeated else annotation
 
     def _enum(self, type_name: str) -> str:
         enum = self._enums[type_name]
         texts = enum_texts(enum.name, {value.number: value.name for value in enum.value})
-        values = [value for value in enum.value if value.number]
-        lines = [f"- `{texts[v.number]}`: {self._comments[f'{enum.name}.{v.name}']}" for v in values]
-        description = quoted("\n".join([self._comments[enum.name], "", *lines]))
-        choices = ", ".join(quoted(texts[value.number]) for value in values)
-        alias = f'TypeAliasType("{enum.name}", Annotated[Literal[{choices}], Field(description={description})])'
-        self._written.setdefault(enum.name, f"{enum.name} = {alias}\n")
+        meanings = [f"- `{texts[v.number]}`: {self._comments[f'{enum.name}.{v.name}']}" for v in enum.value if v.number]
+        description = quoted("\n".join([self._comments[enum.name], "", *meanings]))
+        choices = f"Annotated[Literal[{', '.join(map(quoted, texts.values()))}], Field(description={description})]"
+        self._written.setdefault(enum.name, f'{enum.name} = TypeAliasType("{enum.name}", {choices})\n')
         return enum.name
 
-    def _comment(self, message: DescriptorProto, field: FieldDescriptorProto) -> str:
-        return self._comments[f"{message.name}.{field.name}"]
-
-    def _property(
-        self, message: DescriptorProto, field: FieldDescriptorProto, annotation: str, default: str = ""
-    ) -> str:
+    def _property(self, owner: DescriptorProto, field: FieldDescriptorProto, annotation: str, default: str = "") -> str:
         name, alias = field.name, ""
-        if keyword.iskeyword(field.name):
-            name, alias = f"{field.name}_", f"alias={quoted(field.name)}, "
-        description = quoted(self._comment(message, field))
+        if keyword.iskeyword(name):
+            name, alias = f"{name}_", f"alias={quoted(name)}, "
+        description = quoted(self._comments[f"{owner.name}.{field.name}"])
         return f"    {name}: {annotation} = Field({default}{alias}description={description})\n"
 
-    def _write(self, name: str, base: str, comment: str, lines: str) -> str:
-        self._written.setdefault(name, f'class {name}(fields.{base}):\n    """{comment}"""\n\n{lines}')
+    def _write(self, name: str, base: str, message: DescriptorProto, lines: str) -> str:
+        text = f'class {name}(fields.{base}):\n    """{self._comments[message.name]}"""\n\n{lines}'
+        self._written.setdefault(name, text.rstrip() + "\n")
         return name
 
 
@@ -207,16 +190,14 @@ def main() -> None:
     packages: dict[str, list[FileDescriptorProto]] = {}
     for file in read_protos():
         packages.setdefault(file.package.split(".")[1], []).append(file)
-    texts = {SCHEMAS / f"{name}.py": Module(files).text() for name, files in packages.items()}
-    texts[SCHEMAS / "__init__.py"] = (
-        '"""The shapes of the JSON that the gateway takes and gives; see generate_schemas.py."""\n'
-    )
-    for path, text in texts.items():
+    texts = {f"{name}.py": Module(files).text() for name, files in packages.items()}
+    for name, text in {"__init__.py": HEADER.splitlines(keepends=True)[0], **texts}.items():
+        path = SCHEMAS / name
         if "--check" not in sys.argv[1:]:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            raise SystemExit(f"{path.name} does not follow from the protos: run `make generate`.")
+            raise SystemExit(f"{path} does not follow from the protos: run `make generate`.")
 
 
 if __name__ == "__main__":

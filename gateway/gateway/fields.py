@@ -195,6 +195,8 @@ def _lower_page_size(value: int) -> int:
 
 # Text that people read.
 PersonName = Annotated[str, Text(1, 100, human=True, example="Ravi")]
+MiddleName = Annotated[str, Text(1, 100, human=True, example="Prasad")]
+FamilyName = Annotated[str, Text(1, 100, human=True, example="Kumar")]
 PlaceName = Annotated[str, Text(1, 100, human=True, example="Bengaluru")]
 PlatformName = Annotated[str, Text(2, 120, human=True, example="Namma Rides")]
 Title = Annotated[str, Text(1, 200, human=True, example="Annual health check")]
@@ -236,6 +238,10 @@ RequestId = Annotated[str, Text(1, 64, example="k7Qm2Yx0")]
 SourceAddress = Annotated[str, Text(1, 255, example="203.0.113.7")]
 UserAgent = Annotated[str, Text(1, 2048, example="okhttp/5.1.0")]
 Hash = Annotated[str, Text(1, 255, example="9f86d081884c7d659a2feaa0c55ad015")]
+NextPageToken = Annotated[
+    str | None,
+    Field(description="Where the next page begins; null at the end.", json_schema_extra={"examples": [None]}),
+]
 
 # Values with a form of their own.
 Uuid = Annotated[str, Field(strict=True, json_schema_extra={"format": "uuid"}), AfterValidator(_read_uuid)]
@@ -269,6 +275,18 @@ QueryPageSize = Annotated[
     int, Field(strict=True, ge=1), AfterValidator(_lower_page_size), BeforeValidator(_read_digits)
 ]
 
+
+class PageQuery(Query):
+    """The query parameters of a list: its own filters, and which page of it."""
+
+    page_size: QueryPageSize = Field(
+        default=DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200."
+    )
+    page_token: str | None = Field(
+        default=None, description="Where the page begins: a next_page_token of an earlier answer."
+    )
+
+
 # By field name, or by message and field name where one name means different things.
 # A string or number that a body may bring has to be named here: the generator refuses to guess.
 FIELD_TYPES: Mapping[str, Any] = MappingProxyType(
@@ -282,8 +300,8 @@ FIELD_TYPES: Mapping[str, Any] = MappingProxyType(
         "entity_id": Uuid,
         "Actor.id": ActorId,
         "first_name": PersonName,
-        "middle_name": PersonName,
-        "last_name": PersonName,
+        "middle_name": MiddleName,
+        "last_name": FamilyName,
         "name": Title,
         "Platform.name": PlatformName,
         "legal_name": Title,

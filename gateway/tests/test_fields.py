@@ -21,8 +21,8 @@ QUERY_TYPES = {"QueryFlag", "QueryPageSize", "QuerySequence"}
 INT_TYPES = {"TokenTtlSeconds", "MinUserAge", "MaxDependants", "Age", "Paise", "OverlapSeconds"}
 TEXT_TYPES = ADAPTERS.keys() - QUERY_TYPES - INT_TYPES - {"JsonObject"}
 HUMAN_TYPES = {
-    "PersonName", "PlaceName", "PlatformName", "Title", "AddressLine", "Sentence", "Description", "Reason",
-    "SearchText",
+    "PersonName", "MiddleName", "FamilyName", "PlaceName", "PlatformName", "Title", "AddressLine", "Sentence",
+    "Description", "Reason", "SearchText",
 }  # fmt: skip
 FORMED_TYPES = {"Uuid", "IsoDate", "Rfc3339"}
 CODE_TYPES = TEXT_TYPES - HUMAN_TYPES - FORMED_TYPES

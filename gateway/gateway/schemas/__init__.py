@@ -1,1 +1,1 @@
-"""The shapes of the JSON that the gateway takes and gives; see generate_schemas.py."""
+"""Generated from protos/ by gateway/generate_schemas.py: never edit, run `make generate`."""

@@ -8,7 +8,7 @@ from typing_extensions import TypeAliasType
 from gateway import fields
 
 
-class ListAuditLogsQuery(fields.Query):
+class ListAuditLogsQuery(fields.PageQuery):
     """Which rows to answer."""
 
     entity_type: fields.EntityType | None = Field(default=None, description="Only rows about this kind of thing.")
@@ -19,8 +19,6 @@ class ListAuditLogsQuery(fields.Query):
     action: fields.Action | None = Field(default=None, description="Only rows of this action.")
     from_: fields.Rfc3339 | None = Field(default=None, alias="from", description="Only rows from this moment on.")
     to: fields.Rfc3339 | None = Field(default=None, description="Only rows before this moment.")
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 ActorType = TypeAliasType("ActorType", Annotated[Literal["ADMIN", "PARTNER", "USER", "SYSTEM"], Field(description="What kind of caller acted.\n\n- `ADMIN`: An operator.\n- `PARTNER`: A partner's key.\n- `USER`: A user.\n- `SYSTEM`: Aarokya itself.")])
@@ -58,7 +56,7 @@ class AuditLogList(fields.Answer):
     """Rows of the log."""
 
     items: list[AuditLog] = Field(description="The rows, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class VerifyAuditLogsQuery(fields.Query):

@@ -50,18 +50,15 @@ class BenefitProvider(fields.Answer):
     updated_at: fields.Rfc3339 = Field(description="When the provider was last changed.")
 
 
-class ListBenefitProvidersQuery(fields.Query):
+class ListBenefitProvidersQuery(fields.PageQuery):
     """Which page of the providers to answer."""
-
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class BenefitProviderList(fields.Answer):
     """One page of providers."""
 
     items: list[BenefitProvider] = Field(description="The providers, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class UpdateBenefitProviderBody(fields.Body):
@@ -163,21 +160,19 @@ class Benefit(fields.Answer):
     updated_at: fields.Rfc3339 = Field(description="When the benefit was last changed.")
 
 
-class ListBenefitsQuery(fields.Query):
+class ListBenefitsQuery(fields.PageQuery):
     """Which page of which benefits to answer."""
 
     type: BenefitType | None = Field(default=None, description="Only benefits of this kind.")
     benefit_provider_id: fields.Uuid | None = Field(default=None, description="Only benefits of this provider.")
     q: fields.SearchText | None = Field(default=None, description="Only benefits with this text in their name, whatever the letter case.")
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class BenefitList(fields.Answer):
     """One page of benefits."""
 
     items: list[Benefit] = Field(description="The benefits, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class UpdateBenefitBody(fields.Body):

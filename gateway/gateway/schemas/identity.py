@@ -44,18 +44,15 @@ class Platform(fields.Answer):
     updated_at: fields.Rfc3339 = Field(description="When the platform was last changed.")
 
 
-class ListPlatformsQuery(fields.Query):
+class ListPlatformsQuery(fields.PageQuery):
     """Which page of the platforms to answer."""
-
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class PlatformList(fields.Answer):
     """One page of platforms."""
 
     items: list[Platform] = Field(description="The platforms, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class UpdatePlatformBody(fields.Body):
@@ -108,18 +105,15 @@ class ApiKey(fields.Answer):
     created_at: fields.Rfc3339 = Field(description="When the key was created.")
 
 
-class ListApiKeysQuery(fields.Query):
+class ListApiKeysQuery(fields.PageQuery):
     """Which page of which platform's keys to answer."""
-
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class ApiKeyList(fields.Answer):
     """One page of keys."""
 
     items: list[ApiKey] = Field(description="The keys, newest first, never with a secret.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class RotateApiKeyBody(fields.Body):
@@ -145,8 +139,8 @@ class User(fields.Answer):
     phone_number: fields.PhoneNumber | None = Field(description="The user's mobile number in E.164; null once released or erased. Only operators may change it.")
     status: UserStatus = Field(description="Where the user stands.")
     first_name: fields.PersonName | None = Field(description="The given name.")
-    middle_name: fields.PersonName | None = Field(description="The middle name.")
-    last_name: fields.PersonName | None = Field(description="The family name; null for the many people who have a single name.")
+    middle_name: fields.MiddleName | None = Field(description="The middle name.")
+    last_name: fields.FamilyName | None = Field(description="The family name; null for the many people who have a single name.")
     gender: Gender | None = Field(description="The gender.")
     date_of_birth: fields.IsoDate | None = Field(description="The birth date.")
     email: fields.EmailText | None = Field(description="The mail address.")
@@ -168,21 +162,19 @@ class User(fields.Answer):
     erased_at: fields.Rfc3339 | None = Field(description="When the personal data was erased for good.")
 
 
-class ListUsersQuery(fields.Query):
+class ListUsersQuery(fields.PageQuery):
     """Which page of which users to answer."""
 
     platform_id: fields.Uuid | None = Field(default=None, description="Only users of this platform.")
     status: UserStatus | None = Field(default=None, description="Only users who stand so.")
     phone_number: fields.PhoneNumber | None = Field(default=None, description="Only the users with this phone number.")
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class UserList(fields.Answer):
     """One page of users."""
 
     items: list[User] = Field(description="The users, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class IdProofBody(fields.Body):
@@ -197,8 +189,8 @@ class UpdateUserBody(fields.Body):
 
     phone_number: fields.PhoneNumber | None = Field(default_factory=fields.absent, description="The user's mobile number in E.164; null once released or erased. Only operators may change it.")
     first_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The given name.")
-    middle_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The middle name.")
-    last_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The family name; null for the many people who have a single name.")
+    middle_name: fields.MiddleName | None = Field(default_factory=fields.absent, description="The middle name.")
+    last_name: fields.FamilyName | None = Field(default_factory=fields.absent, description="The family name; null for the many people who have a single name.")
     gender: Gender | None = Field(default_factory=fields.absent, description="The gender.")
     date_of_birth: fields.IsoDate | None = Field(default_factory=fields.absent, description="The birth date.")
     email: fields.EmailText | None = Field(default_factory=fields.absent, description="The mail address.")

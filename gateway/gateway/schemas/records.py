@@ -49,18 +49,15 @@ class Account(fields.Answer):
     updated_at: fields.Rfc3339 = Field(description="When the account was last changed.")
 
 
-class ListAccountsQuery(fields.Query):
+class ListAccountsQuery(fields.PageQuery):
     """Which page of whose accounts to answer."""
-
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class AccountList(fields.Answer):
     """One page of accounts."""
 
     items: list[Account] = Field(description="The accounts, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class UpdateAccountBody(fields.Body):
@@ -92,8 +89,8 @@ class CreateDependantBody(fields.Body):
 
     relationship: Relationship = Field(description="Who the dependant is, seen from the user.")
     first_name: fields.PersonName = Field(description="The given name; null once erased.")
-    middle_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The middle name.")
-    last_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The family name; null for the many people who have a single name.")
+    middle_name: fields.MiddleName | None = Field(default_factory=fields.absent, description="The middle name.")
+    last_name: fields.FamilyName | None = Field(default_factory=fields.absent, description="The family name; null for the many people who have a single name.")
     gender: Gender = Field(description="The gender; null once erased.")
     date_of_birth: fields.IsoDate = Field(description="The birth date; null once erased.")
     phone_number: fields.PhoneNumber | None = Field(default_factory=fields.absent, description="The mobile number in E.164.")
@@ -123,8 +120,8 @@ class Dependant(fields.Answer):
     platform_id: fields.Uuid = Field(description="The user's platform.")
     relationship: Relationship = Field(description="Who the dependant is, seen from the user.")
     first_name: fields.PersonName | None = Field(description="The given name; null once erased.")
-    middle_name: fields.PersonName | None = Field(description="The middle name.")
-    last_name: fields.PersonName | None = Field(description="The family name; null for the many people who have a single name.")
+    middle_name: fields.MiddleName | None = Field(description="The middle name.")
+    last_name: fields.FamilyName | None = Field(description="The family name; null for the many people who have a single name.")
     gender: Gender | None = Field(description="The gender; null once erased.")
     date_of_birth: fields.IsoDate | None = Field(description="The birth date; null once erased.")
     phone_number: fields.PhoneNumber | None = Field(description="The mobile number in E.164.")
@@ -138,27 +135,22 @@ class Dependant(fields.Answer):
     created_by: Actor = Field(description="Who wrote this version.")
 
 
-class ListDependantsQuery(fields.Query):
+class ListDependantsQuery(fields.PageQuery):
     """Which page of whose family to answer."""
 
     as_of: fields.Rfc3339 | None = Field(default=None, description="The family as it was at this moment; unset means now.")
     include_removed: fields.QueryFlag = Field(default=False, description="Whether removed members are answered too.")
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class DependantList(fields.Answer):
     """One page of a family."""
 
     items: list[Dependant] = Field(description="The members, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
-class ListDependantVersionsQuery(fields.Query):
+class ListDependantVersionsQuery(fields.PageQuery):
     """Which page of whose history to answer."""
-
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class UpdateDependantBody(fields.Body):
@@ -166,8 +158,8 @@ class UpdateDependantBody(fields.Body):
 
     relationship: Relationship = Field(default_factory=fields.absent, description="Who the dependant is, seen from the user.")
     first_name: fields.PersonName = Field(default_factory=fields.absent, description="The given name; null once erased.")
-    middle_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The middle name.")
-    last_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The family name; null for the many people who have a single name.")
+    middle_name: fields.MiddleName | None = Field(default_factory=fields.absent, description="The middle name.")
+    last_name: fields.FamilyName | None = Field(default_factory=fields.absent, description="The family name; null for the many people who have a single name.")
     gender: Gender = Field(default_factory=fields.absent, description="The gender; null once erased.")
     date_of_birth: fields.IsoDate = Field(default_factory=fields.absent, description="The birth date; null once erased.")
     phone_number: fields.PhoneNumber | None = Field(default_factory=fields.absent, description="The mobile number in E.164.")
@@ -201,22 +193,20 @@ class Mrn(fields.Answer):
     created_at: fields.Rfc3339 = Field(description="When it was linked.")
 
 
-class ListMrnsQuery(fields.Query):
+class ListMrnsQuery(fields.PageQuery):
     """Which page of which links to answer."""
 
     user_id: fields.Uuid | None = Field(default=None, description="Only links of this user.")
     dependant_id: fields.Uuid | None = Field(default=None, description="Only links of this person.")
     benefit_provider_id: fields.Uuid | None = Field(default=None, description="Only links to this provider.")
     mrn: fields.MrnText | None = Field(default=None, description="Only links with this number.")
-    page_size: fields.QueryPageSize = Field(default=fields.DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200.")
-    page_token: str | None = Field(default=None, description="Where the page begins: a next_page_token of an earlier answer.")
 
 
 class MrnList(fields.Answer):
     """One page of links."""
 
     items: list[Mrn] = Field(description="The links, newest first.")
-    next_page_token: str | None = Field(description="Where the next page begins; null at the end.")
+    next_page_token: fields.NextPageToken
 
 
 class UnlinkMrnQuery(fields.Query):
