@@ -1,0 +1,1 @@
+"""The records service: families, accounts and medical record numbers."""

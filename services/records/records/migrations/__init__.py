@@ -1,0 +1,1 @@
+"""The steps that bring records's database to its present schema."""
