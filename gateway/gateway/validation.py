@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from gateway.errors import MAX_DETAILS, Detail, Refused
 from gateway.fields import Body, Query
@@ -45,7 +45,7 @@ def read_body(body_type: type[BodyT], value: Any) -> BodyT:
         return body_type.model_validate(value)
     except ValidationError as error:
         # "from None", because the error holds what was sent and could reach a log.
-        raise Refused("RQ-101", details=details_of(error)) from None
+        raise Refused("RQ-101", details=_details_of(error)) from None
 
 
 def read_valid_fields(body_type: type[BodyT], value: Mapping[str, Any]) -> BodyT:
@@ -67,19 +67,15 @@ def read_query(query_type: type[QueryT], pairs: Sequence[tuple[str, str]]) -> Qu
     try:
         return query_type.model_validate(dict(pairs))
     except ValidationError as error:
-        raise Refused("RQ-101", details=details_of(error)) from None
+        raise Refused("RQ-101", details=_details_of(error)) from None
 
 
-def details_of(error: ValidationError | RequestValidationError) -> list[Detail]:
+def _details_of(error: ValidationError) -> list[Detail]:
     """What is wrong, field by field, as the details of RQ-101."""
-    if isinstance(error, RequestValidationError):
-        # FastAPI puts the part of the request in front: body, query, path or header.
-        problems = [{**problem, "loc": problem["loc"][1:] or problem["loc"]} for problem in error.errors()]
-    elif error.error_count() > _MAX_LISTED:
+    if error.error_count() > _MAX_LISTED:
         return [Detail("body", "Has too many mistakes to name them.")]
-    else:
-        problems = [dict(problem) for problem in error.errors(include_url=False)]
-    return [Detail(_path(problem["loc"]), _message(problem)) for problem in problems[:MAX_DETAILS]]
+    problems = error.errors(include_url=False)[:MAX_DETAILS]
+    return [Detail(_path(problem["loc"]), _message(problem)) for problem in problems]
 
 
 def _path(location: Iterable[str | int]) -> str:
@@ -92,10 +88,10 @@ def _safe(part: str | int) -> str:
     return str(part) if isinstance(part, int) or _SAFE_NAME.fullmatch(part) else "?"
 
 
-def _message(problem: Mapping[str, Any]) -> str:
+def _message(problem: ErrorDetails) -> str:
     kind = problem["type"]
     if kind.startswith("field_"):
-        return str(problem["msg"])
+        return problem["msg"]
     if kind not in ("missing", "extra_forbidden") and problem["input"] is None:
         return "Must not be null."
     if kind == "literal_error":

@@ -8,6 +8,7 @@ import pytest
 import schemathesis
 from fastapi import APIRouter, Query
 from pydantic import create_model
+from starlette.responses import Response
 
 from gateway.errors import REGISTRY
 from gateway.fields import Answer
@@ -100,7 +101,7 @@ def document() -> dict[str, Any]:
     return build_openapi(fragments, "1.2.3")
 
 
-def one_route(path: str = "/x", method: str = "GET", model: type = identity.Platform, **changes: Any) -> list:
+def one_route(path: str = "/x", method: str = "GET", model: type | None = identity.Platform, **changes: Any) -> list:
     router = APIRouter()
     options: dict[str, Any] = {
         "operation_id": "get_x",
@@ -254,6 +255,15 @@ class TestFragmentOf:
         router.routes.extend(one_route("/y", model=audit.Actor, operation_id="y"))
         with pytest.raises(OpenApiClash, match="Two schemas"):
             fragment_of("identity", router.routes)
+
+    def test_describes_a_route_that_writes_its_answer_itself(self):
+        routes = one_route(model=None, response_class=Response, responses={200: {"model": identity.User}})
+        fragment = fragment_of("identity", routes)
+        response = fragment.paths["/x"]["get"]["responses"]["200"]
+        assert response["description"] == "A worker of a platform."
+        assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/User"}
+        assert response["content"]["application/json"]["example"]["first_name"] == "Ravi"
+        assert "ETag" in response["headers"]
 
     def test_keeps_what_a_route_says_itself(self):
         routes = one_route(responses={200: {"content": {"application/json": {"example": {"id": "mine"}}}}})

@@ -2,17 +2,13 @@
 
 import contextlib
 
-import httpx
 import pytest
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import MAX_DETAILS, Refused
 from gateway.schemas import audit, catalogue, identity, records
-from gateway.validation import details_of, read_body, read_query, read_valid_fields
+from gateway.validation import read_body, read_query, read_valid_fields
 
 BENEFIT = {
     "benefit_provider_id": "019a9f3c-7c1e-7d52-b9a4-3f1f0d6c2b11",
@@ -173,25 +169,3 @@ class TestReadValidFields:
             },
         )
         assert body.model_dump(exclude_unset=True) == {"first_name": "Ravi", "last_name": None}
-
-
-class TestDetailsOfFastApiErrors:
-    async def test_leaves_out_the_part_of_the_request(self):
-        app = FastAPI()
-
-        @app.exception_handler(RequestValidationError)
-        async def answer(request, error):
-            return JSONResponse([[detail.field, detail.message] for detail in details_of(error)], 422)
-
-        @app.patch("/users/{user_id}")
-        async def patch(user_id: str, body: identity.UpdateUserBody): ...
-
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
-            wrong_fields = {"first_name": 1, "id_proof": {"number": None, "proof_type": "X"}}
-            assert (await client.patch("/users/1", json=wrong_fields)).json() == [
-                ["first_name", "Must be a string."],
-                ["id_proof.proof_type", "Must be one of DRIVING_LICENSE, PAN, VOTER_ID, PASSPORT."],
-                ["id_proof.number", "Must not be null."],
-            ]
-            assert (await client.patch("/users/1", json=[])).json() == [["body", "Must be an object."]]
-            assert (await client.patch("/users/1")).json() == [["body", "Is required."]]
