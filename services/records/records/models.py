@@ -53,12 +53,7 @@ dependants = Table(
     Column("user_id", Uuid, nullable=False),
     Column("platform_id", Uuid, nullable=False),
     Column("relationship", Text, nullable=False),
-    Column(
-        "status",
-        Text,
-        CheckConstraint("status IN ('active', 'inactive', 'deceased', 'removed')", name="status"),
-        nullable=False,
-    ),
+    Column("status", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("first_created_at", DateTime(timezone=True), nullable=False),
     Column("created_by_type", Text, nullable=False),
@@ -66,6 +61,7 @@ dependants = Table(
     Column("sealed", LargeBinary, nullable=False),
     PrimaryKeyConstraint("id", "version"),
     CheckConstraint("version >= 1", name="version"),
+    CheckConstraint("status IN ('active', 'inactive', 'deceased', 'removed')", name="status"),
 )
 # Every person has exactly one first version, so these stand for the persons of a family.
 Index(
@@ -91,12 +87,13 @@ accounts = Table(
     Column("type", Text, nullable=False),
     Column("is_primary", Boolean, nullable=False),
     Column("verification_status", Text, nullable=False),
-    Column("status", Text, CheckConstraint("status IN ('active', 'removed')", name="status"), nullable=False),
+    Column("status", Text, nullable=False),
     Column("number_hash", LargeBinary),
     Column("version", BigInteger, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+    CheckConstraint("status IN ('active', 'removed')", name="status"),
 )
 _is_there = accounts.c.status == "active"
 Index("ix_accounts_newest", accounts.c.user_id, accounts.c.created_at, accounts.c.id, postgresql_where=_is_there)
