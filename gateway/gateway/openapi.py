@@ -246,6 +246,9 @@ def _complete_parameters(operation: Json, method: str) -> None:
         if len(given) == 1:
             del schema["anyOf"]
             parameter["schema"] = {**given[0], **schema}
+        if parameter["in"] == "path" and parameter["name"].endswith("_id"):
+            schema["format"] = "uuid"
+            parameter.setdefault("description", f"The {parameter['name'].removesuffix('_id').replace('_', ' ')}'s id.")
     declared = {parameter["name"].lower() for parameter in parameters}
     wanted = {"IdempotencyKey": method == "post", "IfMatch": "RQ-110" in operation["x-error-codes"]}
     for name, is_wanted in wanted.items():

@@ -181,6 +181,11 @@ class TestBuildOpenapi:
         assert parameters["status"]["schema"]["$ref"] == "#/components/schemas/UserStatus"
         assert not any(item["required"] for item in parameters.values())
 
+    def test_ids_in_paths_are_described(self, document):
+        parameter = document["paths"]["/users/{user_id}"]["patch"]["parameters"][0]
+        assert parameter["description"] == "The user's id."
+        assert parameter["schema"]["format"] == "uuid"
+
     def test_examples_are_right(self, document):
         for operations in document["paths"].values():
             for operation in operations.values():
