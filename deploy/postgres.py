@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from deploy.errors import NoPostgres, ProgramFailed
+from deploy.errors import DataUnusable, NoPostgres, ProgramFailed
 from deploy.ports import pick_ports
 from deploy.supervisor import POLL_S, Account, Program, complaint, run_together, stop_together
 
@@ -91,6 +91,8 @@ class Cluster:
         """The user that the server runs as; none when we are not root and may run it ourselves."""
         if os.geteuid() != 0:
             return None
+        if self._link.exists() and (owner := self._link.stat()).st_uid != 0:
+            return Account(owner.st_uid, owner.st_gid)
         for name in ACCOUNTS:
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
@@ -100,6 +102,8 @@ class Cluster:
     @cached_property
     def home(self) -> Path:
         """The folder that holds the cluster, in a place that the server's user can reach."""
+        if self._link.is_symlink() and not self._link.exists():
+            raise DataUnusable(f"the database that {self._link} points to is gone ({self._link.readlink()})")
         self._link.mkdir(mode=0o700, exist_ok=True)
         home = self._link.resolve()
         if self.account:
