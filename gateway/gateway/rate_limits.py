@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import ConnectionPool
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -30,6 +30,7 @@ MAX_COUNTED_KEYS = 100_000
 # failure none asks it again for a while, so that a Redis that hangs costs a few requests this much and no more.
 REDIS_TIMEOUT_SECONDS = 0.1
 REDIS_PAUSE_SECONDS = 5.0
+REDIS_CONNECTIONS = 16
 
 
 class RateLimits:
@@ -43,12 +44,15 @@ class RateLimits:
         partner_requests_per_second: int = PARTNER_REQUESTS_PER_SECOND,
         user_requests_per_second: int = USER_REQUESTS_PER_SECOND,
         failures_per_minute: int = FAILURES_PER_MINUTE,
+        redis_timeout_seconds: float = REDIS_TIMEOUT_SECONDS,
         redis_pause_seconds: float = REDIS_PAUSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`redis_url` is `redis://…` or `rediss://…`; connecting is left to the first request."""
         self._enabled = enabled
-        self._shared = _SharedCounts(redis_url, redis_pause_seconds, clock) if enabled and redis_url else None
+        self._shared: _SharedCounts | None = None
+        if enabled and redis_url:
+            self._shared = _SharedCounts(redis_url, redis_timeout_seconds, redis_pause_seconds, clock)
         self._partners = _Limit("partner", RateLimitItemPerSecond(partner_requests_per_second), clock)
         self._users = _Limit("user", RateLimitItemPerSecond(user_requests_per_second), clock)
         self._failures = _Limit("failure", RateLimitItemPerMinute(failures_per_minute), clock)
@@ -131,11 +135,16 @@ class _Limit:
 class _SharedCounts:
     """The same counts in Redis, for several gateways; when Redis is away it says so at once and is left alone."""
 
-    def __init__(self, redis_url: str, pause_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, redis_url: str, timeout_seconds: float, pause_seconds: float, clock: Callable[[], float]
+    ) -> None:
         if urlsplit(redis_url).scheme not in ("redis", "rediss"):
             raise ValueError("the address of Redis must begin with redis:// or rediss://")
-        # Left to itself, redis-py tries three times, with pauses.
-        self._connections = ConnectionPool.from_url(redis_url, retry=Retry(NoBackoff(), 0))
+        # Requests wait for a free connection, within their timeout. Left to itself, redis-py would open one for each
+        # concurrent request, and try three times with pauses.
+        self._connections = BlockingConnectionPool.from_url(
+            redis_url, max_connections=REDIS_CONNECTIONS, timeout=None, retry=Retry(NoBackoff(), 0)
+        )
         storage = RedisStorage(
             redis_url,
             implementation="redispy",
@@ -143,6 +152,7 @@ class _SharedCounts:
             connection_pool=self._connections,  # type: ignore[arg-type]  # as documented, but missing in its types
         )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._timeout_seconds = timeout_seconds
         self._pause_seconds = pause_seconds
         self._clock = clock
         self._paused_until: float | None = None
@@ -155,7 +165,7 @@ class _SharedCounts:
             # Only this request finds out whether Redis is back; the others go on without it meanwhile.
             self._paused_until = self._clock() + self._pause_seconds
         try:
-            async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 taken = await self._limiter.hit(limit.item, limit.name, key)
         except (RedisError, OSError, TimeoutError) as error:
             if self._paused_until is None:
