@@ -361,7 +361,8 @@ class _Walk:
         self.rows += 1
 
     def break_at(self, sequence: int) -> None:
-        """Note a place that does not hold."""
+        """Note a place that does not hold; one before the beginning is told as the beginning."""
+        sequence = max(sequence, 1)
         self.first_broken = sequence if self.first_broken is None else min(sequence, self.first_broken)
 
     def place_of(self, transaction: int) -> int:
