@@ -233,6 +233,12 @@ REGISTRY: Mapping[str, ErrorCode] = {
             "Create a new platform under another name.",
         ),
         ErrorCode(
+            "PL-307",
+            409,
+            "The secret that was brought is in use by another key.",
+            "Bring another secret, or leave it out and let Aarokya make one.",
+        ),
+        ErrorCode(
             "US-401",
             404,
             "There is no such user.",

@@ -20,6 +20,7 @@ from servicekit.database import AnyRow
 from servicekit.errors import BadPageToken
 
 NONCE_BYTES = 12
+PAGE_FIELDS = frozenset({"page_size", "page_token"})
 
 
 class PageTokens:
@@ -35,12 +36,19 @@ class PageTokens:
         return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
 
     def open(self, call: Call, request: Any) -> list[str] | None:
-        """Return the texts of the row before the page, or None for the first page.
+        """Return the texts of the row before the page that a list RPC asks for, or None for the first page.
 
         Raises:
             BadPageToken: the token is of another list or caller, or was changed.
         """
-        token: str = request.page_token
+        return self.read(call, request, request.page_token)
+
+    def read(self, call: Call, request: Message, token: str) -> list[str] | None:
+        """Return the texts of the row before a token's page, or None for the first page.
+
+        Raises:
+            BadPageToken: the token is of another list or caller, or was changed.
+        """
         if not token:
             return None
         try:
@@ -101,7 +109,7 @@ def _list_of(call: Call, request: Message) -> bytes:
     """Return what a token is bound to: who asks, and for what; the page itself left out."""
     filters = type(request)()
     filters.CopyFrom(request)
-    for field in ("page_size", "page_token"):
+    for field in PAGE_FIELDS & filters.DESCRIPTOR.fields_by_name.keys():
         filters.ClearField(field)
     caller = call.caller
     # A partner's keys rotate while its lists are read, so its platform is the caller.

@@ -33,8 +33,8 @@ class RefusalRpc(RefusalServiceServicer):
                     tx,
                     "request.refuse",
                     "route",
-                    refusal.route,
-                    changes={"code": (None, refusal.code)},
+                    None,
+                    changes={"code": (None, refusal.code), "route": (None, refusal.route)},
                     count=refusal.count,
                     call=replace(
                         tx.call,

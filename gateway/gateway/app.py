@@ -1,0 +1,150 @@
+"""Puts the gateway together: routes, documents, the answers to what no route takes, and the edge around it all."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from gateway.credentials import TokenVerifier
+from gateway.edge import Edge
+from gateway.errors import Refused, error_response, refused_response
+from gateway.guards import Gatekeeper
+from gateway.live_state import LiveState
+from gateway.openapi import build_openapi, fragment_of
+from gateway.rate_limits import RateLimits
+from gateway.readiness import Readiness
+from gateway.refusals import Refusals
+from gateway.routes import (
+    accounts,
+    audit_logs,
+    auth,
+    benefit_providers,
+    benefits,
+    dependants,
+    infrastructure,
+    mrns,
+    platforms,
+    users,
+)
+from gateway.server_wrap import ServiceRouter, allowed_methods, require_declared
+from gateway.settings import GatewaySettings
+from gateway.stubs import Stubs
+from servicekit.paging import PageTokens
+from servicekit.settings import key_bytes
+
+VERSION = "1.0.0"
+ROUTERS: tuple[ServiceRouter, ...] = (
+    auth.routes,
+    platforms.routes,
+    users.routes,
+    dependants.routes,
+    benefit_providers.routes,
+    benefits.routes,
+    accounts.routes,
+    mrns.routes,
+    audit_logs.routes,
+    infrastructure.routes,
+)
+
+
+def create_app(settings: GatewaySettings) -> ASGIApp:
+    """Return the whole gateway.
+
+    Raises:
+        NotDeclared: a route does not say who may call it.
+        OpenApiClash: two routes say different things under one name.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        _connect(app, settings)
+        background = [asyncio.create_task(app.state.live_state.run()), asyncio.create_task(app.state.refusals.run())]
+        yield
+        await app.state.refusals.flush()
+        for task in background:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await app.state.limits.close()
+        await app.state.stubs.close()
+
+    app = FastAPI(
+        title="Aarokya",
+        version=VERSION,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={Refused: _answer_refused, HTTPException: _answer_http_exception},
+    )
+    for routes in ROUTERS:
+        app.include_router(routes.router)
+    require_declared(app)
+    documents = _documents()
+    app.state.openapi_of = documents.__getitem__
+    whole: ASGIApp = app
+    if settings.cors_origins:
+        whole = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "Location", "X-Request-Id", "Idempotency-Replayed", "Retry-After"],
+        )
+    return Edge(whole, trusted_proxies=settings.trusted_proxies)
+
+
+def _connect(app: FastAPI, settings: GatewaySettings) -> None:
+    """Make what needs a running event loop."""
+    state = app.state
+    state.stubs = Stubs(settings)
+    state.live_state = LiveState(state.stubs.identity)
+    state.refusals = Refusals(state.stubs.identity)
+    state.readiness = Readiness(state.stubs, state.live_state)
+    state.pages = PageTokens(key_bytes(settings.page_token_key))
+    state.limits = RateLimits(
+        enabled=settings.rate_limits == "on",
+        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+    )
+    tokens = TokenVerifier(settings.jwt_key_ring, settings.jwt_issuer, settings.jwt_audience)
+    state.gatekeeper = Gatekeeper(settings.operators, tokens, state.live_state, state.limits, state.refusals)
+
+
+def _documents() -> dict[str | None, bytes]:
+    """Return the OpenAPI document by service, and the whole one under None."""
+    services = dict.fromkeys(routes.service for routes in ROUTERS)
+    fragments = [
+        fragment_of(
+            service,
+            [route for routes in ROUTERS if routes.service == service for route in routes.router.routes],
+            {routes.tag: routes.description for routes in ROUTERS if routes.service == service},
+        )
+        for service in services
+    ]
+    return {
+        service: json.dumps(build_openapi(fragments, VERSION, service), ensure_ascii=False).encode()
+        for service in (None, *services)
+    }
+
+
+async def _answer_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refused_response(error, request.scope["state"]["request_id"])
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the router itself refuses: a path or a method that nobody takes."""
+    assert isinstance(error, HTTPException)
+    request_id = request.scope["state"]["request_id"]
+    if error.status_code == 405:
+        methods = allowed_methods(request.app.routes, request.url.path)
+        return error_response("RQ-104", request_id, headers={"Allow": ", ".join(methods)})
+    return error_response("RQ-103" if error.status_code == 404 else "RQ-100", request_id)

@@ -1,0 +1,160 @@
+"""One request and its answer, as routes see them: who calls, questions to the services, answers."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from starlette.responses import Response
+
+from gateway import messages
+from gateway.errors import Detail, Refused, from_rpc_error
+from gateway.live_state import LiveState
+from gateway.stubs import Stubs
+from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
+from servicekit.paging import PageTokens
+
+BUDGET_S = 5.0
+RETRY_PAUSES_S = (0.05, 0.2)
+REPLAYED_KEY = "aarokya-replayed"
+NO_VERSION = -1  # no resource is ever at this version
+JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_ETAG = re.compile(r'"([0-9]{1,18})"', re.ASCII)
+
+
+class Exchange:
+    """What a route function works with.
+
+    Attributes:
+        caller: who the guard let in; None on public routes.
+        if_match: the version that the caller saw, None when the request names none.
+        sent: the decoded body, before any shape.
+        is_basic: whether a partner's secret came as Basic, whose user name is the platform.
+        stubs: the services.
+        live_state: what this gateway remembers of who may do what; whoever changes that lets it forget.
+        pages: the page tokens of lists that the gateway puts together.
+    """
+
+    def __init__(
+        self,
+        caller: Caller | None,
+        *,
+        request_id: str,
+        source_address: str,
+        user_agent: str | None,
+        idempotency: Idempotency | None,
+        if_match: int | None,
+        deadline: float,
+        sent: Any,
+        is_basic: bool,
+        stubs: Stubs,
+        live_state: LiveState,
+        pages: PageTokens,
+    ) -> None:
+        self.stubs = stubs
+        self.live_state = live_state
+        self.pages = pages
+        self._caller = caller
+        self._call = Call(caller, request_id, source_address, user_agent, idempotency) if caller else None
+        self.if_match = if_match
+        self.sent = sent
+        self.is_basic = is_basic
+        self._deadline = deadline
+        self._replayed = False
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls."""
+        assert self._caller is not None
+        return self._caller
+
+    async def ask(self, rpc: Any, request: Message) -> Any:
+        """Ask a service in the caller's name and return its answer.
+
+        A write is only sent again when it carries an idempotency key: without one, nobody knows whether the service
+        that went away did it or not.
+
+        Raises:
+            Refused: what the service refused, or that it did not answer.
+        """
+        assert self._call is not None
+        metadata = ((METADATA_KEY, self._call.to_bytes()),)
+        pauses = iter(RETRY_PAUSES_S if self._call.idempotency else ())
+        while True:
+            remaining = self._deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
+                raise Refused("RQ-112")
+            call = rpc(request, timeout=remaining, metadata=metadata)
+            try:
+                answer = await call
+                if self._call.idempotency:
+                    self._replayed = any(key == REPLAYED_KEY for key, _ in await call.trailing_metadata())
+                return answer
+            except grpc.aio.AioRpcError as error:
+                pause = next(pauses, None) if error.code() is grpc.StatusCode.UNAVAILABLE else None
+                if pause is None:
+                    raise from_rpc_error(error) from error
+                await asyncio.sleep(pause)
+
+    def ok(self, resource: Message, **more: Any) -> Response:
+        """Answer 200 with a resource."""
+        return self._answer(200, messages.encode(resource, **more), resource)
+
+    def created(self, path: str, resource: Message) -> Response:
+        """Answer 201 with a resource and where it is."""
+        response = self._answer(201, messages.encode(resource), resource)
+        response.headers["Location"] = path
+        return response
+
+    def no_content(self) -> Response:
+        """Answer 204."""
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+    def page(self, resources: Iterable[Message], next_page_token: str) -> Response:
+        """Answer 200 with a page of a list."""
+        return Response(messages.encode_page(resources, next_page_token), headers=JSON_HEADERS)
+
+    def items(self, resources: Iterable[Message]) -> Response:
+        """Answer 200 with a list that has no pages."""
+        return Response(messages.encode_items(resources), headers=JSON_HEADERS)
+
+    def _answer(self, status: int, content: bytes, resource: Message) -> Response:
+        response = Response(content, status, headers=JSON_HEADERS)
+        if "version" in resource.DESCRIPTOR.fields_by_name:
+            response.headers["ETag"] = f'"{resource.version}"'  # type: ignore[attr-defined]
+        if self._replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        return response
+
+
+def read_if_match(values: list[str]) -> int | None:
+    """Return the version that If-Match names: None for no header or ``*``, `NO_VERSION` for what names no version."""
+    if not values or values == ["*"]:
+        return None
+    match = _ETAG.fullmatch(values[0]) if len(values) == 1 else None
+    return int(match[1]) if match else NO_VERSION
+
+
+def read_idempotency(values: list[str], caller: Caller, path: str, body: object) -> Idempotency | None:
+    """Return what makes a retried POST recognisable, None when it carries no Idempotency-Key.
+
+    Raises:
+        Refused: RQ-101, the key is not 1 to 255 printable ASCII characters.
+    """
+    if not values:
+        return None
+    if len(values) > 1 or not _KEY.fullmatch(values[0]):
+        detail = Detail("Idempotency-Key", "Must be there once, with 1 to 255 printable ASCII characters.")
+        raise Refused("RQ-101", details=[detail])
+    # Operators are one caller, and a platform is one whichever of its keys it uses.
+    who = {CallerType.ADMIN: None, CallerType.PARTNER: str(caller.platform_id)}.get(caller.type, caller.id)
+    scope = json.dumps([caller.type, who, path, values[0]])
+    fingerprint = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return Idempotency(hashlib.sha256(scope.encode()).digest(), hashlib.sha256(fingerprint.encode()).digest())

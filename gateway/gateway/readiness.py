@@ -1,0 +1,45 @@
+"""Whether the gateway can do its work."""
+
+import asyncio
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.live_state import LiveState
+from gateway.stubs import Stubs
+
+PROBE_S = 1.0
+
+
+class Readiness:
+    """Ready means that identity can be heard, and that every service has answered once since the start.
+
+    Without identity nobody can be let in. When another service goes away later, what does not need it goes on, so the
+    gateway stays ready.
+    """
+
+    def __init__(self, stubs: Stubs, live_state: LiveState) -> None:
+        self._live_state = live_state
+        self._unseen = {name: health_pb2_grpc.HealthStub(channel) for name, channel in stubs.channels.items()}
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Be unready from now on, so that balancers send nothing more."""
+        self._is_draining = True
+
+    async def is_ready(self) -> bool:
+        """Return whether the gateway is ready."""
+        if self._is_draining or not self._live_state.is_heard():
+            return False
+        seen = await asyncio.gather(*(self._is_serving(name) for name in list(self._unseen)))
+        return all(seen)
+
+    async def _is_serving(self, name: str) -> bool:
+        try:
+            answer = await self._unseen[name].Check(health_pb2.HealthCheckRequest(), timeout=PROBE_S)
+        except grpc.aio.AioRpcError:
+            return False
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            return False
+        self._unseen.pop(name, None)
+        return True

@@ -1,0 +1,66 @@
+"""What the gateway reads from its environment."""
+
+import ipaddress
+from functools import cached_property
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
+
+from servicekit.settings import NamedSecrets, ProcessSettings
+
+SHORTEST_PRODUCTION_SECRET = 32
+
+
+class GatewaySettings(ProcessSettings):
+    """What the gateway reads on top of what every process reads."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    identity_address: str
+    catalogue_address: str
+    records_address: str
+    jwt_keys: SecretStr
+    jwt_issuer: str = "aarokya"
+    jwt_audience: str = "aarokya"
+    admin_api_key: SecretStr | None = None
+    admin_api_keys: SecretStr | None = None
+    cors_origins: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    rate_limits: Annotated[str, Field(pattern="^(on|off)$")] = "on"
+    redis_url: SecretStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("cors_origins", "trusted_proxies"):
+            value = values.get(name)
+            if isinstance(value, str):
+                values[name] = [part.strip() for part in value.split(",") if part.strip()]
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.operators:
+            raise ValueError("AAROKYA_ADMIN_API_KEY or AAROKYA_ADMIN_API_KEYS must be set")
+        for proxy in self.trusted_proxies:
+            ipaddress.ip_network(proxy, strict=False)
+        return self
+
+    @cached_property
+    def jwt_key_ring(self) -> NamedSecrets:
+        """The token keys by kid; all verify."""
+        return NamedSecrets(self.jwt_keys.get_secret_value(), shortest=32, setting="AAROKYA_JWT_KEYS")
+
+    @cached_property
+    def operators(self) -> dict[str, str]:
+        """The operators' secrets by name."""
+        shortest = 1 if self.is_development else SHORTEST_PRODUCTION_SECRET
+        text = self.admin_api_keys.get_secret_value() if self.admin_api_keys else ""
+        operators = dict(NamedSecrets(text, shortest=shortest, setting="AAROKYA_ADMIN_API_KEYS").pairs)
+        if self.admin_api_key is not None:
+            secret = self.admin_api_key.get_secret_value()
+            if len(secret) < shortest:
+                raise ValueError(f"AAROKYA_ADMIN_API_KEY must have at least {shortest} characters")
+            operators.setdefault("admin", secret)
+        return operators
