@@ -79,7 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
         self._fresh_bytes = 0
-        self._head_bytes_fed = 0
+        self._bytes_without_yield = 0
         self._header_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -100,13 +100,13 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         try:
-            # An unfinished header reaches no callback, so the bytes that may belong to a head are counted, too.
-            if self._in_head:
-                self._head_bytes_fed += len(data)
+            # The parser keeps an unfinished header or trailer to itself, so bytes that yield nothing are counted, too.
+            if self._in_head or self._in_body:
+                self._bytes_without_yield += len(data)
             else:
-                self._fresh_bytes = 0 if self._in_body else len(data)
+                self._fresh_bytes = len(data)
             self._feed(data)
-            if self._in_head and self._head_bytes_fed > MAX_REQUEST_LINE_BYTES + MAX_HEADER_BYTES:
+            if self._bytes_without_yield > MAX_REQUEST_LINE_BYTES + MAX_HEADER_BYTES:
                 raise _UnacceptableRequest("RQ-115")
         except _UnacceptableRequest as unacceptable:
             self._refuse(unacceptable.code)
@@ -164,7 +164,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._head_bytes_fed, self._fresh_bytes = self._fresh_bytes, 0
+        self._bytes_without_yield, self._fresh_bytes = self._fresh_bytes, 0
         self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -188,16 +188,22 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         self._in_body = True
+        self._bytes_without_yield = 0
         self._unset_deadline()
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise _UnacceptableRequest("RQ-111")
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, _CycleTransport(self))
 
+    def on_body(self, body: bytes) -> None:
+        self._bytes_without_yield = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
         self._in_body = False
+        self._bytes_without_yield = 0
         self._unset_deadline()
         super().on_message_complete()
 
@@ -232,7 +238,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             # Otherwise every answer would let in another buffer full of requests.
             self.flow.pause_reading()
-        elif self._in_body and not self.transport.is_closing():
+        elif self._in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self._set_deadline(self._limits.linger_seconds, self._close)
 

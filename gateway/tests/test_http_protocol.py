@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import select
 import socket
 import struct
 import threading
@@ -199,6 +200,15 @@ class TestOrdinaryRequests:
         last = b"GET /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
         assert [answer.body for answer in served.say(data + last)] == [b"%d bytes" % n for n in (*range(9), 0)]
 
+    def test_waits_for_the_body_of_a_pipelined_request(self, serve):
+        connection = serve(HASTY).connect()
+        post = b"POST /a HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n" + HOST + b"\r\n"
+        connection.sendall(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n" + post)
+        read_until(connection, b"0 bytes")
+        time.sleep(3 * HASTY.linger_seconds)
+        connection.sendall(b"abc")
+        assert b"3 bytes" in read_to_end(connection)
+
     def test_invites_a_body_that_waits_for_it(self, served):
         connection = served.connect()
         head = (
@@ -275,6 +285,19 @@ class TestMalformedRequests:
         assert {answer.status for answer in answers} == {200}
         assert 32 <= len(answers) < 100
         assert answers[-1].headers["connection"] == "close"
+
+    @pytest.mark.parametrize("trailer", [b"X-A: ", b""])
+    def test_bounds_a_trailer_without_end(self, served, trailer):
+        connection = served.connect()
+        head = b"POST /a HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"0\r\n" + trailer)
+        for _ in range(1_000):
+            if select.select([connection], [], [], 0)[0]:
+                break
+            connection.sendall(b"a" * 65_536)
+        else:
+            pytest.fail("nothing was answered")
+        assert b'"RQ-115"' in read_to_end(connection)
 
     def test_takes_heads_up_to_the_limits(self, served):
         close = b"Connection: close\r\n"
