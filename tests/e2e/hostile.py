@@ -399,7 +399,7 @@ def requests(method: str, target: str) -> Iterator[HostileRequest]:
     ):
         yield malformed(name, start + line + b"\r\n")
 
-    for name, line in (
+    for name, first_line in (
         ("no version", f"{method} {target}"),
         ("version 0.9", f"{method} {target} HTTP/0.9"),
         ("version 1.2", f"{method} {target} HTTP/1.2"),
@@ -432,7 +432,7 @@ def requests(method: str, target: str) -> Iterator[HostileRequest]:
         ("a tunnel", "CONNECT localhost:80 HTTP/1.1"),
         ("the second protocol's preface", "PRI * HTTP/2.0"),
     ):
-        yield malformed(name, line.encode() + b"\r\n" + host + b"\r\n")
+        yield malformed(name, first_line.encode() + b"\r\n" + host + b"\r\n")
 
     yield malformed("bare line feeds", start.replace(b"\r\n", b"\n") + b"Host: localhost\n\n")
     yield malformed("a bare line feed at the end of the headers", start + host + b"\n")
