@@ -1,0 +1,1 @@
+"""The medical record numbers that link dependants to benefit providers."""

@@ -1,0 +1,40 @@
+"""Asks the catalogue about benefit providers."""
+
+from uuid import UUID
+
+import grpc.aio
+import structlog
+
+from aarokya.catalogue.v1.benefit_provider_service_pb2 import CheckMrnProviderRequest, CheckMrnProviderResponse
+from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import (
+    BenefitProviderServiceAsyncStub,
+    BenefitProviderServiceStub,
+)
+from records.models import SERVICE
+from servicekit.caller import METADATA_KEY, Call
+from servicekit.errors import ServiceAway
+
+ASKING_TIMEOUT_S = 2.0
+
+log = structlog.get_logger()
+
+
+class MrnProviders:
+    """The benefit providers as the catalogue knows them at this moment."""
+
+    def __init__(self, catalogue: grpc.aio.Channel) -> None:
+        self._stub: BenefitProviderServiceAsyncStub = BenefitProviderServiceStub(catalogue)
+
+    async def check(self, call: Call, benefit_provider_id: UUID) -> CheckMrnProviderResponse:
+        """Return whether an MRN of the provider may be linked, and what it must look like.
+
+        Raises:
+            ServiceAway: the catalogue does not answer, or not in time.
+        """
+        request = CheckMrnProviderRequest(benefit_provider_id=str(benefit_provider_id))
+        metadata = ((METADATA_KEY, call.as_system(SERVICE).to_bytes()),)
+        try:
+            return await self._stub.CheckMrnProvider(request, timeout=ASKING_TIMEOUT_S, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            log.warning("the catalogue cannot be asked", status=error.code().name)
+            raise ServiceAway from error

@@ -1,0 +1,127 @@
+"""Every SQL statement about MRNs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+
+from aarokya.records.v1.mrn_pb2 import Mrn
+from records.models import dependants, mrns
+from records.mrns.errors import MrnOfAnotherDependant
+from records.users.errors import WrongUserStatus
+from servicekit.caller import Caller
+from servicekit.crypto import LookupHash
+from servicekit.data_keys import DataKeys, OwnerErased
+from servicekit.database import AnyRow, Transaction, refusing
+from servicekit.paging import newest_first
+from servicekit.rows import RowMapper
+
+FIRST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMrn:
+    """An MRN and the platform of its user, which no answer shows."""
+
+    mrn: Mrn
+    platform_id: UUID
+
+
+class MrnRepository:
+    """Reads and writes the MRNs that the caller may know of."""
+
+    def __init__(self, keys: DataKeys, hashes: LookupHash) -> None:
+        self._keys = keys
+        self._hashes = hashes
+        self.rows = RowMapper(mrns, Mrn, keys, owner_column="user_id")
+
+    async def find_dependant(self, tx: Transaction, dependant_id: UUID) -> AnyRow | None:
+        """Return `user_id` and newest `status` of a person in a family that the caller may know of."""
+        caller = tx.call.caller
+        statement = select(dependants.c.user_id, dependants.c.status).where(
+            dependants.c.id == dependant_id, dependants.c.platform_id == caller.platform_id
+        )
+        if caller.is_user:
+            statement = statement.where(dependants.c.user_id == UUID(caller.id))
+        return (await tx.execute(statement.order_by(dependants.c.version.desc()).limit(1))).one_or_none()
+
+    async def insert_unless_linked(self, tx: Transaction, mrn: Mrn) -> bool:
+        """Add an MRN; False when its dependant has one at this provider.
+
+        Of two inserts at once with the same pair and the same number, the second would be told of one or the other
+        as chance will have it. So it waits until the first has ended, and then sees the pair first.
+        """
+        dependant_id, provider_id = UUID(mrn.dependant_id), UUID(mrn.benefit_provider_id)
+        await tx.execute(
+            select(func.pg_advisory_xact_lock(func.hashtextextended(f"mrns:{dependant_id}:{provider_id}", 0)))
+        )
+        platform_id = tx.call.caller.platform_id
+        try:
+            key = await self._keys.for_owner(tx, UUID(mrn.user_id), platform_id)
+        except OwnerErased as error:
+            # The user was erased after the call was let in.
+            raise WrongUserStatus from error
+        values = self.rows.values(
+            mrn,
+            key=key,
+            version=FIRST_VERSION,
+            platform_id=platform_id,
+            mrn_hash=self._number_hash(provider_id, mrn.mrn),
+        )
+        statement = insert_or_ignore(mrns).values(values).on_conflict_do_nothing(constraint="uq_mrns_pair")
+        with refusing({"uq_mrns_number": MrnOfAnotherDependant}):
+            return (await tx.execute(statement)).rowcount == 1
+
+    async def delete(self, tx: Transaction, mrn_id: UUID) -> None:
+        """Take an MRN away."""
+        await tx.execute(delete(mrns).where(mrns.c.id == mrn_id))
+
+    async def find(self, tx: Transaction, mrn_id: UUID, *, for_update: bool = False) -> StoredMrn | None:
+        """Return an MRN, locked against other changes if it is to be taken away."""
+        statement = self.rows.select(mrns.c.platform_id).where(mrns.c.id == mrn_id, *_visible_to(tx.call.caller))
+        if for_update:
+            statement = statement.with_for_update(of=mrns)
+        row = (await tx.execute(statement)).one_or_none()
+        return None if row is None else StoredMrn(self.rows.message(row), row.platform_id)
+
+    async def list_newest(
+        self,
+        tx: Transaction,
+        *,
+        user_id: UUID | None,
+        dependant_id: UUID | None,
+        benefit_provider_id: UUID | None,
+        mrn: str | None,
+        cursor: Sequence[str] | None,
+        page_size: int,
+    ) -> Sequence[AnyRow]:
+        """Return the rows of a page, and one more."""
+        conditions = _visible_to(tx.call.caller)
+        if user_id is not None:
+            conditions.append(mrns.c.user_id == user_id)
+        if dependant_id is not None:
+            conditions.append(mrns.c.dependant_id == dependant_id)
+        if benefit_provider_id is not None:
+            conditions.append(mrns.c.benefit_provider_id == benefit_provider_id)
+        if mrn is not None:
+            # A number's hash is another one at each provider, and a family knows only a few of those.
+            providers: Select[UUID] = select(mrns.c.benefit_provider_id).distinct().where(*conditions)
+            known = [benefit_provider_id] if benefit_provider_id else (await tx.execute(providers)).scalars()
+            conditions.append(mrns.c.mrn_hash.in_([self._number_hash(provider, mrn) for provider in known]))
+        order = (mrns.c.created_at, mrns.c.id)
+        statement = newest_first(self.rows.select().where(*conditions), order, cursor, page_size)
+        return (await tx.execute(statement)).all()
+
+    def _number_hash(self, benefit_provider_id: UUID, mrn: str) -> bytes:
+        return self._hashes.hash("mrn", str(benefit_provider_id), mrn)
+
+
+def _visible_to(caller: Caller) -> list[ColumnElement[bool]]:
+    if caller.is_admin:
+        return []
+    conditions = [mrns.c.platform_id == caller.platform_id]
+    if caller.is_user:
+        conditions.append(mrns.c.user_id == UUID(caller.id))
+    return conditions
