@@ -69,6 +69,7 @@ def outbox_table(metadata: MetaData) -> Table:
         Column("owner_id", Uuid, nullable=False),
         Column("platform_id", Uuid, nullable=False),
         Column("owner_version", BigInteger, nullable=False),
+        Column("sealed_for", Uuid, nullable=False),
         Column("sealed", LargeBinary, nullable=False),
         Column("created_at", DateTime(timezone=True), nullable=False),
         Column("attempts", Integer, nullable=False, server_default=text("0")),
@@ -92,17 +93,35 @@ class Outbox:
         self._wake = asyncio.Event()
 
     async def add(
-        self, tx: Transaction, *, owner_id: UUID, platform_id: UUID, owner_version: int, payload: bytes
+        self,
+        tx: Transaction,
+        *,
+        owner_id: UUID,
+        platform_id: UUID,
+        owner_version: int,
+        payload: bytes,
+        sealed_for: UUID | None = None,
     ) -> None:
-        """Add an event to the transaction that causes it; versions order the events of one owner."""
+        """Add an event to the transaction that causes it.
+
+        Args:
+            tx: the transaction.
+            owner_id: whose event it is.
+            platform_id: the owner's tenant.
+            owner_version: orders the events of one owner.
+            payload: what to deliver.
+            sealed_for: whose data key seals the payload; the owner's by default.
+        """
         event_id = uuid7()
-        key = await self._data_keys.for_owner(tx, owner_id, platform_id)
+        sealed_for = sealed_for or owner_id
+        key = await self._data_keys.for_owner(tx, sealed_for, platform_id)
         await tx.execute(
             insert(self._table).values(
                 id=event_id,
                 owner_id=owner_id,
                 platform_id=platform_id,
                 owner_version=owner_version,
+                sealed_for=sealed_for,
                 sealed=key.seal(payload, _bound_to(event_id)),
                 created_at=tx.now,
             )
@@ -178,7 +197,7 @@ class Outbox:
             rows = (await tx.execute(select(table).where(table.c.id.in_(ids)).order_by(table.c.id))).all()
             events = []
             for row in rows:
-                key = await self._data_keys.find(tx, row.owner_id)
+                key = await self._data_keys.find(tx, row.sealed_for)
                 payload = None if key is None else key.open(row.sealed, _bound_to(row.id))
                 events.append(Event(row.id, row.owner_id, payload))
             return events
@@ -238,10 +257,13 @@ class Inbox:
 
     async def is_new(self, tx: Transaction, event_id: UUID) -> bool:
         """Note the event in the transaction of its effect; False when it was applied before."""
-        result = await tx.execute(
-            insert_or_ignore(self._table).values(event_id=event_id, applied_at=tx.now).on_conflict_do_nothing()
+        noted = (
+            insert_or_ignore(self._table)
+            .values(event_id=event_id, applied_at=tx.now)
+            .on_conflict_do_nothing()
+            .returning(self._table.c.event_id)
         )
-        return result.rowcount == 1
+        return (await tx.execute(noted)).one_or_none() is not None
 
 
 def _bound_to(event_id: UUID) -> bytes:

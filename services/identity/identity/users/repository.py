@@ -46,7 +46,7 @@ class UserRepository:
         """Add a user; False when the platform has one with this phone number."""
         values = await self._values(tx, stored)
         statement = insert_or_ignore(users).values(values).on_conflict_do_nothing(constraint="uq_users_phone")
-        return (await tx.execute(statement)).rowcount == 1
+        return (await tx.execute(statement.returning(users.c.id))).one_or_none() is not None
 
     async def update(self, tx: Transaction, stored: StoredUser) -> None:
         """Write a user's new state; its row must be locked by `find` in this transaction."""

@@ -18,6 +18,7 @@ from identity.users.profile import broken_rules, missing_fields
 from identity.users.repository import StoredUser, UserRepository
 from servicekit.audit import AuditLog, changes_between
 from servicekit.calendar_days import day_in
+from servicekit.data_keys import SERVICE_OWNER
 from servicekit.database import AnyRow, Transaction
 from servicekit.errors import Detail, InvalidField, require_version
 from servicekit.messages import apply_mask, changed_fields, has
@@ -169,7 +170,9 @@ class UserService:
             platform_id=platform_id,
             reason=reason,
         )
-        await self._send(tx, user_id, platform_id, before.user.version + 1, ApplyUserEventRequest(erased=True))
+        # The person's own key is gone by now, and the event says nothing of the person.
+        event = ApplyUserEventRequest(erased=True)
+        await self._send(tx, user_id, platform_id, before.user.version + 1, event, sealed_for=SERVICE_OWNER)
         await announce_user(tx, user_id)
         return await self._find(tx, user_id)
 
@@ -243,7 +246,14 @@ class UserService:
         await self._send(tx, UUID(user.id), UUID(user.platform_id), user.version, event)
 
     async def _send(
-        self, tx: Transaction, user_id: UUID, platform_id: UUID, version: int, event: ApplyUserEventRequest
+        self,
+        tx: Transaction,
+        user_id: UUID,
+        platform_id: UUID,
+        version: int,
+        event: ApplyUserEventRequest,
+        *,
+        sealed_for: UUID | None = None,
     ) -> None:
         event.user_id = str(user_id)
         event.platform_id = str(platform_id)
@@ -255,6 +265,7 @@ class UserService:
             platform_id=platform_id,
             owner_version=version,
             payload=event.SerializeToString(),
+            sealed_for=sealed_for,
         )
 
 
