@@ -45,6 +45,12 @@ class UserStates:
             raise UserUnknown
         return state
 
+    async def get_unless_own(self, call: Call, user_id: UUID) -> UserState | None:
+        """Return the state as `get` does, or None when users ask for themselves: the gateway has seen that they may."""
+        if call.caller.is_user and call.caller.id == str(user_id):
+            return None
+        return await self.get(call, user_id)
+
 
 def require_active(state: UserState) -> None:
     """Refuse with `WrongUserStatus` unless the user is active."""

@@ -118,7 +118,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("destroyed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "CASE WHEN destroyed_at IS NULL THEN num_nulls(wrapped, master_key_id) = 0 ELSE num_nonnulls(wrapped, master_key_id) = 0 END",
+            "CASE WHEN destroyed_at IS NULL THEN num_nulls(wrapped, master_key_id) = 0 "
+            "ELSE num_nonnulls(wrapped, master_key_id) = 0 END",
             name=op.f("ck_data_keys_wrapped_until_destroyed"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_data_keys")),

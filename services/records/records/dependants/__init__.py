@@ -1,0 +1,1 @@
+"""Families of users, as append-only histories."""

@@ -1,0 +1,116 @@
+"""Every SQL statement about dependants."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, insert, select, true
+
+from aarokya.records.v1.dependant_pb2 import Actor, ActorType, Dependant, DependantStatus
+from records.models import dependants
+from servicekit.data_keys import DataKeys
+from servicekit.database import AnyRow, Transaction
+from servicekit.enum_text import number_of, text_of
+from servicekit.paging import newest_first
+from servicekit.rows import RowMapper
+
+FAMILY_ORDER = ("first_created_at", "id")
+VERSIONS_ORDER = ("version",)
+REMOVED = text_of(DependantStatus.DESCRIPTOR, DependantStatus.DEPENDANT_STATUS_REMOVED)
+
+_persons = dependants.alias("persons")
+
+
+class DependantRepository:
+    """Reads dependants and appends versions to them."""
+
+    def __init__(self, keys: DataKeys) -> None:
+        self._keys = keys
+        self.rows = RowMapper(dependants, Dependant, keys, owner_column="user_id", computed=("created_by",))
+
+    async def lock_family(self, tx: Transaction, user_id: UUID) -> datetime:
+        """Keep other changes of a user's family waiting until the transaction ends, and return the time by then.
+
+        Append-only rows can't be locked themselves. The random half of the user's id is the lock's key.
+        """
+        key = int.from_bytes(user_id.bytes[8:], signed=True)
+        row = (await tx.execute(select(func.pg_advisory_xact_lock(key), func.clock_timestamp().label("moment")))).one()
+        moment: datetime = row.moment
+        return moment.astimezone(UTC)
+
+    async def insert(self, tx: Transaction, dependant: Dependant) -> None:
+        """Append a version. Raises OwnerErased when the user's data key was destroyed."""
+        key = await self._keys.for_owner(tx, UUID(dependant.user_id), UUID(dependant.platform_id))
+        values = self.rows.values(
+            dependant,
+            key=key,
+            version=dependant.version,
+            created_by_type=text_of(ActorType.DESCRIPTOR, dependant.created_by.type),
+            created_by_id=dependant.created_by.id,
+        )
+        await tx.execute(insert(dependants).values(values))
+
+    async def find(self, tx: Transaction, dependant_id: UUID) -> Dependant | None:
+        """Return a person's newest version, whoever's family it is in."""
+        statement = self._select().where(dependants.c.id == dependant_id)
+        row = (await tx.execute(statement.order_by(dependants.c.version.desc()).limit(1))).one_or_none()
+        return None if row is None else self.to_dependant(row)
+
+    async def list_family(self, tx: Transaction, user_id: UUID) -> list[Dependant]:
+        """Return the newest versions of all who are not removed, SELF included."""
+        statement = self._select_family(user_id, None).where(dependants.c.status != REMOVED)
+        return [self.to_dependant(row) for row in await tx.execute(statement)]
+
+    async def list_newest(
+        self,
+        tx: Transaction,
+        user_id: UUID,
+        *,
+        as_of: datetime | None,
+        include_removed: bool,
+        cursor: Sequence[str] | None,
+        page_size: int,
+    ) -> Sequence[AnyRow]:
+        """Return the rows of a page of a family as it was at a moment, and one more."""
+        statement = self._select_family(user_id, as_of)
+        if not include_removed:
+            statement = statement.where(dependants.c.status != REMOVED)
+        order = [_persons.c[name] for name in FAMILY_ORDER]
+        return (await tx.execute(newest_first(statement, order, cursor, page_size))).all()
+
+    async def list_versions(
+        self, tx: Transaction, dependant_id: UUID, cursor: Sequence[str] | None, page_size: int
+    ) -> Sequence[AnyRow]:
+        """Return the rows of a page of a person's history, and one more."""
+        statement = self._select().where(dependants.c.id == dependant_id)
+        order = [dependants.c[name] for name in VERSIONS_ORDER]
+        return (await tx.execute(newest_first(statement, order, cursor, page_size))).all()
+
+    def to_dependant(self, row: AnyRow) -> Dependant:
+        """Return the version that a row holds."""
+        dependant = self.rows.message(row)
+        kind = ActorType.ValueType(number_of(ActorType.DESCRIPTOR, row.created_by_type))
+        dependant.created_by.CopyFrom(Actor(type=kind, id=row.created_by_id))
+        return dependant
+
+    def _select(self) -> Select[*tuple[Any, ...]]:
+        return self.rows.select(dependants.c.created_by_type, dependants.c.created_by_id)
+
+    def _select_family(self, user_id: UUID, as_of: datetime | None) -> Select[*tuple[Any, ...]]:
+        """Return a SELECT that walks the persons by their first versions, and of each takes the newest by key."""
+        versions = dependants.alias("versions")
+        newest_version = select(func.max(versions.c.version).label("version")).where(versions.c.id == _persons.c.id)
+        if as_of is not None:
+            newest_version = newest_version.where(versions.c.created_at <= as_of)
+        newest = newest_version.lateral("newest")
+        return (
+            self._select()
+            .join_from(_persons, newest, true())
+            .where(
+                _persons.c.user_id == user_id,
+                _persons.c.version == 1,
+                dependants.c.id == _persons.c.id,
+                dependants.c.version == newest.c.version,
+            )
+        )

@@ -1,0 +1,1 @@
+"""What happened to users, as identity tells it."""

@@ -1,0 +1,34 @@
+"""Every SQL statement about users."""
+
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from records.models import accounts, mrns, users
+from servicekit.data_keys import DataKeys
+from servicekit.database import AnyRow, Transaction
+
+
+class UserRepository:
+    """Notes what identity said of users, and makes erased ones unreadable."""
+
+    def __init__(self, keys: DataKeys) -> None:
+        self._keys = keys
+
+    async def find(self, tx: Transaction, user_id: UUID) -> AnyRow | None:
+        """Return the version that identity last told of, and whether the user was erased."""
+        statement = select(users.c.version, users.c.erased_at).where(users.c.id == user_id)
+        return (await tx.execute(statement)).one_or_none()
+
+    async def set_version(self, tx: Transaction, user_id: UUID, platform_id: UUID, version: int) -> None:
+        """Note the version that identity told of."""
+        statement = insert(users).values(id=user_id, platform_id=platform_id, version=version)
+        await tx.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"version": version}))
+
+    async def erase(self, tx: Transaction, user_id: UUID, platform_id: UUID) -> None:
+        """Destroy the user's data key and every hash by which a number of the user's could still be found."""
+        await self._keys.destroy(tx, user_id, platform_id)
+        await tx.execute(update(accounts).where(accounts.c.user_id == user_id).values(number_hash=None))
+        await tx.execute(update(mrns).where(mrns.c.user_id == user_id).values(mrn_hash=None))
+        await tx.execute(update(users).where(users.c.id == user_id).values(erased_at=tx.now))
