@@ -28,7 +28,7 @@ from servicekit.data_keys import OwnerErased
 from servicekit.database import AnyRow, Transaction
 from servicekit.enum_text import number_of
 from servicekit.errors import Detail, ServiceAway, require_version
-from servicekit.messages import apply_mask, changed_fields, has
+from servicekit.messages import apply_mask, changed_fields
 from servicekit.rows import set_timestamp, to_datetime
 
 SELF: Final = Relationship.RELATIONSHIP_SELF
@@ -41,6 +41,7 @@ CHILDREN = frozenset({Relationship.RELATIONSHIP_SON, Relationship.RELATIONSHIP_D
 WHO = frozenset({"relationship", "date_of_birth", "first_name", "middle_name", "last_name"})
 # A row has these columns anyway, or its actor and time tell them.
 UNTOLD = ("first_created_at", "created_by")
+PROFILE_FIELDS = [field.name for field in SelfProfile.DESCRIPTOR.fields]
 ONE_TICK = timedelta(microseconds=1)
 
 
@@ -152,12 +153,11 @@ class DependantService:
         """Let SELF say what the user's profile says; `moment` is what `lock_family` returned."""
         family = await self._dependants.list_family(tx, user_id)
         before = next((member for member in family if member.relationship == SELF), None)
-        after = _first_version(Dependant(relationship=SELF), user_id, platform_id) if before is None else _copy(before)
-        for field in SelfProfile.DESCRIPTOR.fields:
-            if field.has_presence and not has(profile, field.name):
-                after.ClearField(field.name)
-            else:
-                setattr(after, field.name, getattr(profile, field.name))
+        said = Dependant()
+        for field, value in profile.ListFields():
+            setattr(said, field.name, value)
+        start = before or _first_version(Dependant(relationship=SELF), user_id, platform_id)
+        after = apply_mask(start, said, PROFILE_FIELDS)
         if before is None:
             await self._append(tx, "dependant.create", None, after, moment)
         elif changed_fields(before, after):
