@@ -97,6 +97,7 @@ class _Exchange:
         "_body_timeout_seconds",
         "_content_length",
         "_disconnected",
+        "_held",
         "_receive",
         "_refused",
         "_request_id",
@@ -123,6 +124,7 @@ class _Exchange:
         self._body_complete = False
         self._refused: Refused | None = None
         self._started = False
+        self._held: list[Message] = []
         self._disconnected = False
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
@@ -141,6 +143,8 @@ class _Exchange:
                 logger.exception("request %s ended in an unexpected error", self._request_id)
                 await self._answer(error_response("RQ-100", self._request_id))
         else:
+            for message in self._held:
+                await self._pass_on(message)
             if self._refused is None and not self._started and not self._disconnected:
                 logger.error("request %s was not answered by the application", self._request_id)
                 await self._answer(error_response("RQ-100", self._request_id))
@@ -171,6 +175,13 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if self._refused is not None and not self._started:
             return
+        # Starlette answers its own failures in plain text and then raises them again, so a 500 waits for how it ends.
+        if not self._started and (self._held or message.get("status") == 500):
+            self._held.append(message)
+        else:
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started = True
             headers = list(message.get("headers", ()))

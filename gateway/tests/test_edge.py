@@ -244,15 +244,25 @@ class TestFailures:
         assert (answer.status, answer.body, answer.complete) == (200, b"a", False)
         assert "ZeroDivisionError" in caplog.text
 
-    async def test_covers_a_framework_inside_which_it_is_installed(self):
-        app = FastAPI()
-        app.add_middleware(Edge)
+    async def test_overrules_the_framework_that_answers_its_own_failure(self, caplog):
+        inside, around = FastAPI(), FastAPI()
+        inside.add_middleware(Edge)
+        for app, whole in ((inside, inside), (around, Edge(around))):
 
-        @app.post("/a")
-        async def post() -> None:
-            raise ZeroDivisionError
+            @app.post("/a")
+            async def post() -> None:
+                raise ZeroDivisionError
 
-        assert (await call(app)).code == "RQ-100"
+            answer = await call(whole)
+            assert (answer.status, answer.code, answer.complete) == (500, "RQ-100", True)
+        assert caplog.text.count("ended in an unexpected error") == 2
+
+    async def test_passes_on_a_500_that_is_an_answer(self):
+        async def answer_500(scope, receive, send):
+            await PlainTextResponse("mine", 500)(scope, receive, send)
+
+        answer = await call(Edge(answer_500))
+        assert (answer.status, answer.body, answer.complete) == (500, b"mine", True)
 
     async def test_answers_when_the_server_gives_up(self):
         async def take_long(scope, receive, send):
