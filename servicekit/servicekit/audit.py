@@ -1,5 +1,6 @@
 """The audit log of one service: rows are written in the transaction of what they tell, and never changed."""
 
+import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
@@ -38,6 +39,7 @@ from servicekit.data_keys import KEY_ID_BYTES, SERVICE_OWNER, DataKeys, OwnerEra
 from servicekit.database import Transaction
 from servicekit.enum_text import number_of, text_of
 from servicekit.messages import changed_fields
+from servicekit.quick_statement import QuickStatement
 from servicekit.rows import TIMESTAMP, set_timestamp, to_datetime
 
 UNTOLD = frozenset({"id", "version", "created_at", "updated_at"})
@@ -147,6 +149,9 @@ class AuditLog:
         self._table = table
         self._chain = chain
         self._data_keys = data_keys
+        # The database itself says which transaction it is.
+        written = [column.name for column in table.c if column.name != "transaction_id"]
+        self._insert = QuickStatement(insert(table), written)
 
     async def record(
         self,
@@ -172,7 +177,7 @@ class AuditLog:
             entity_type: what kind of thing it was done to.
             entity_id: the thing's id.
             user_id: whose data it is.
-            platform_id: whose tenant's data it is; the caller's own by default.
+            platform_id: the platform whose data it is; the caller's own by default.
             owner_id: whose data key seals the reason: `user_id` by default, else the service's own. The reason
                 is dropped when that key was destroyed.
             changes: what `changes_between` returned.
@@ -184,24 +189,25 @@ class AuditLog:
         call = call or tx.call
         audit_id = uuid7()
         platform_id = platform_id or call.caller.platform_id
-        await tx.connection.execute(
-            insert(self._table).values(
-                id=audit_id,
-                occurred_at=occurred_at or tx.now,
-                actor_type=call.caller.type.value,
-                actor_id=call.caller.id,
-                action=action,
-                entity_type=entity_type,
-                entity_id=None if entity_id is None else str(entity_id),
-                user_id=user_id,
-                platform_id=platform_id,
-                changes=changes or {},
-                sealed=await self._sealed(tx, audit_id, owner_id or user_id, platform_id, reason),
-                request_id=call.request_id,
-                source_address=call.source_address,
-                user_agent=call.user_agent,
-                count=count,
-            )
+        await self._insert.execute(
+            tx,
+            {
+                "id": audit_id,
+                "occurred_at": occurred_at or tx.now,
+                "actor_type": call.caller.type.value,
+                "actor_id": call.caller.id,
+                "action": action,
+                "entity_type": entity_type,
+                "entity_id": None if entity_id is None else str(entity_id),
+                "user_id": user_id,
+                "platform_id": platform_id,
+                "changes": json.dumps(changes or {}),
+                "sealed": await self._sealed(tx, audit_id, owner_id or user_id, platform_id, reason),
+                "request_id": call.request_id,
+                "source_address": call.source_address,
+                "user_agent": call.user_agent,
+                "count": count,
+            },
         )
 
     async def _sealed(

@@ -69,12 +69,18 @@ CHAINED = (
 )
 """The columns that are hashed, in this order for ever: a column added later must not change what older rows hash to."""
 
-# The text of a row depends on these; anything else may differ from session to session.
-SPELLING = {
+SETTINGS = {
+    # The text of a row depends on these; anything else may differ from session to session.
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "bytea_output": "hex",
     "extra_float_digits": "1",
+    # The part of the log that is looked at is small, but the planner's statistics of a log's end are always old.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    # After a restore the whole log is looked at, once.
     "statement_timeout": "60s",
 }
 
@@ -142,7 +148,7 @@ class AuditChain:
             self._last_kept = await asyncio.to_thread(self._heads.last)
         async with self._database.transaction(system_call(self._service)) as tx:
             alone = (await tx.connection.execute(select(func.pg_try_advisory_xact_lock(LOCK)))).scalar_one()
-            await _spell_rows_alike(tx)
+            await _prepare(tx)
             head = await self._head(tx)
             was_there = await self._is_there(tx, self._last_kept)
             horizon = self._known.horizon if self._known and self._known.head == head else head.horizon
@@ -218,7 +224,7 @@ class AuditChain:
         """
         # Read before the chain, which can only grow meanwhile.
         heads = await asyncio.to_thread(self._heads.read)
-        await _spell_rows_alike(tx)
+        await _prepare(tx)
         newest = await self._head(tx)
         # Beyond the end there is still to be seen whether the end was cut off.
         first = min(max(from_sequence, 1), newest.sequence + 1)
@@ -370,8 +376,8 @@ class _Walk:
         return next((sequence for horizon, sequence in self._horizons if horizon > transaction), self.expected)
 
 
-async def _spell_rows_alike(tx: Transaction) -> None:
-    settings = (func.set_config(name, value, true()) for name, value in SPELLING.items())
+async def _prepare(tx: Transaction) -> None:
+    settings = (func.set_config(name, value, true()) for name, value in SETTINGS.items())
     await tx.connection.execute(select(*settings))
 
 

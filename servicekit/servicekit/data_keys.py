@@ -32,6 +32,7 @@ from uuid6 import uuid7
 
 from servicekit.crypto import KeyRing, SealBroken, generate_key, open_sealed, seal
 from servicekit.database import Transaction
+from servicekit.quick_statement import QuickStatement, Values
 
 SERVICE_OWNER = UUID(int=0)
 """The owner of what is sealed about nobody in particular, such as an operator's reason for a setting."""
@@ -91,6 +92,9 @@ class DataKeys:
     def __init__(self, table: Table, ring: KeyRing) -> None:
         self.table = table
         self._ring = ring
+        self._by_owner = QuickStatement(
+            select(table.c.id, table.c.master_key_id, table.c.wrapped).where(table.c.owner_id == bindparam("owner"))
+        )
 
     async def for_owner(self, tx: Transaction, owner_id: UUID, platform_id: UUID | None = None) -> DataKey:
         """Return the owner's key, making it when there is none.
@@ -210,13 +214,12 @@ class DataKeys:
             "rewrapped": self._ring.wrap(self._ring.unwrap(row.master_key_id, row.wrapped, aad), aad),
         }
 
-    async def _row(self, tx: Transaction, owner_id: UUID) -> Row[UUID, str | None, bytes | None] | None:
-        table = self.table
-        columns = (table.c.id, table.c.master_key_id, table.c.wrapped)
-        return (await tx.connection.execute(select(*columns).where(table.c.owner_id == owner_id))).one_or_none()
+    async def _row(self, tx: Transaction, owner_id: UUID) -> Values | None:
+        rows = await self._by_owner.rows(tx, {"owner": owner_id})
+        return rows[0] if rows else None
 
-    def _unwrap(self, row: Row[UUID, str | None, bytes | None], owner_id: UUID) -> DataKey | None:
-        if row.wrapped is None:
+    def _unwrap(self, row: Values, owner_id: UUID) -> DataKey | None:
+        if row["wrapped"] is None:
             return None
-        key = self._ring.unwrap(row.master_key_id, row.wrapped, row.id.bytes + owner_id.bytes)
-        return DataKey(row.id, owner_id, key)
+        key = self._ring.unwrap(row["master_key_id"], row["wrapped"], row["id"].bytes + owner_id.bytes)
+        return DataKey(row["id"], owner_id, key)
