@@ -3,7 +3,7 @@
 import grpc.aio
 
 from aarokya.records.v1.user_event_service_pb2 import ApplyUserEventRequest
-from aarokya.records.v1.user_event_service_pb2_grpc import UserEventServiceAsyncStub, UserEventServiceStub
+from aarokya.records.v1.user_event_service_pb2_grpc import UserEventServiceStub
 from identity.models import SERVICE
 from servicekit.caller import METADATA_KEY, system_call
 from servicekit.outbox import DELIVERY_TIMEOUT_S, Event
@@ -13,7 +13,7 @@ class UserEventDelivery:
     """Delivers outbox events as UserEventService calls."""
 
     def __init__(self, records: grpc.aio.Channel) -> None:
-        self._stub: UserEventServiceAsyncStub = UserEventServiceStub(records)
+        self._stub = UserEventServiceStub(records)
 
     async def deliver(self, event: Event) -> None:
         """Deliver one event.
