@@ -47,8 +47,8 @@ SETTINGS = {
     "log_error_verbosity": "terse",
     "cluster_name": "aarokya",
 }
-# A cluster that is thrown away need not survive a power cut.
-CARELESS_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# A cluster that is thrown away need not survive a power cut; a crash it does survive.
+CARELESS_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 INHERITED_VARIABLES = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 OLDEST_MAJOR = 15
 ORPHAN_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
@@ -109,6 +109,8 @@ class Cluster:
         if self.account:
             os.chown(home, self.account.uid, self.account.gid)
             if not _can_enter(home, self.account):
+                if any(home.iterdir()):
+                    raise DataUnusable(f"the user that PostgreSQL runs as cannot reach the database in {home}")
                 home.rmdir()
                 home = _make_home_of_root(self.account)
                 self._link.unlink(missing_ok=True)
