@@ -109,7 +109,7 @@ def _list_of(call: Call, request: Message) -> bytes:
     """Return what a token is bound to: who asks, and for what; the page itself left out."""
     filters = type(request)()
     filters.CopyFrom(request)
-    for field in PAGE_FIELDS & filters.DESCRIPTOR.fields_by_name.keys():
+    for field in PAGE_FIELDS.intersection(filters.DESCRIPTOR.fields_by_name):
         filters.ClearField(field)
     caller = call.caller
     # A partner's keys rotate while its lists are read, so its platform is the caller.
