@@ -1,0 +1,1 @@
+"""The steps that bring the catalogue's database to its present schema."""

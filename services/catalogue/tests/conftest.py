@@ -1,0 +1,250 @@
+"""Catalogues for tests: the rules on a database that is emptied after each, and a running process for the RPCs."""
+
+import asyncio
+import base64
+import os
+import secrets
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import grpc
+import psycopg
+import pytest
+
+from aarokya.audit.v1.audit_log_pb2 import AuditLog as AuditLogEntry
+from aarokya.audit.v1.audit_log_service_pb2 import ListAuditLogsRequest
+from aarokya.catalogue.v1.benefit_pb2 import Benefit, BenefitStatus, BenefitType
+from aarokya.catalogue.v1.benefit_provider_pb2 import BenefitProvider, BenefitProviderType
+from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import BenefitProviderServiceStub
+from aarokya.catalogue.v1.benefit_service_pb2_grpc import BenefitServiceStub
+from catalogue.benefit_providers.repository import BenefitProviderRepository
+from catalogue.benefit_providers.service import BenefitProviderService
+from catalogue.benefits.repository import BenefitRepository
+from catalogue.benefits.service import BenefitService
+from catalogue.models import SERVICE, audit_chain, audit_log, data_keys
+from deploy.postgres import Cluster, temporary_cluster
+from servicekit import migrations
+from servicekit.audit import AuditLog
+from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, system_call
+from servicekit.channel import open_channel
+from servicekit.crypto import KeyRing, generate_key
+from servicekit.data_keys import DataKeys
+from servicekit.database import Database, Transaction
+from servicekit.provisioning import provision
+from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates
+
+START_S = 20
+
+
+def migrated_database(cluster: Cluster, name: str) -> dict[str, str]:
+    """Make a database and return the DSNs of its two logins."""
+    server = urlsplit(cluster.dsn)
+    dsns = {
+        role: server._replace(netloc=f"{SERVICE}_{role}:secret@127.0.0.1:{cluster.port}", path=f"/{name}").geturl()
+        for role in ("owner", "runtime")
+    }
+    provision(SERVICE, cluster.dsn, dsns["owner"], dsns["runtime"])
+    migrations.upgrade(SERVICE, dsns["owner"])
+    return dsns
+
+
+@dataclass
+class CatalogueKit:
+    """A migrated database, the rules that work on it, and callers."""
+
+    database: Database
+    owner_dsn: str
+    runtime_dsn: str
+    audit: AuditLog
+    providers: BenefitProviderService
+    benefit_rows: BenefitRepository
+    benefits: BenefitService
+
+    platform_id = uuid4()
+    admin = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1", source_address="192.0.2.7", user_agent="tests")
+    user = Call(Caller(CallerType.USER, str(uuid4()), platform_id))
+    user_elsewhere = Call(Caller(CallerType.USER, str(uuid4()), uuid4()))
+    records = system_call("records")
+
+    def as_admin(self) -> AbstractAsyncContextManager[Transaction]:
+        return self.database.transaction(self.admin)
+
+    async def add_provider(self, **fields: Any) -> BenefitProvider:
+        wanted = {
+            "code": f"p{secrets.token_hex(4)}",
+            "legal_name": "Apollo Clinics Ltd",
+            "display_name": "Apollo",
+            "type": BenefitProviderType.BENEFIT_PROVIDER_TYPE_CLINIC,
+            **fields,
+        }
+        async with self.as_admin() as tx:
+            return await self.providers.create_provider(tx, BenefitProvider(**wanted))
+
+    async def add_benefit(self, provider: BenefitProvider | None = None, **fields: Any) -> Benefit:
+        """Add a benefit that every user sees unless the fields say otherwise."""
+        wanted = {
+            "benefit_provider_id": (provider or await self.add_provider()).id,
+            "code": secrets.token_hex(4),
+            "name": "Annual health check",
+            "type": BenefitType.BENEFIT_TYPE_DIAGNOSTICS,
+            "status": BenefitStatus.BENEFIT_STATUS_ACTIVE,
+            "price_paise": 49_900,
+            **fields,
+        }
+        async with self.as_admin() as tx:
+            return await self.benefits.create_benefit(tx, Benefit(**wanted))
+
+    async def update_provider(
+        self, provider_id: str, expected_version: int | None = None, **fields: Any
+    ) -> BenefitProvider:
+        async with self.as_admin() as tx:
+            return await self.providers.update_provider(
+                tx, UUID(provider_id), BenefitProvider(**fields), list(fields), expected_version
+            )
+
+    async def update_benefit(self, benefit_id: str, expected_version: int | None = None, **fields: Any) -> Benefit:
+        async with self.as_admin() as tx:
+            return await self.benefits.update_benefit(
+                tx, UUID(benefit_id), Benefit(**fields), list(fields), expected_version
+            )
+
+    async def delete_provider(self, provider_id: str, expected_version: int | None = None) -> None:
+        async with self.as_admin() as tx:
+            await self.providers.delete_provider(tx, UUID(provider_id), expected_version)
+
+    async def archive_benefit(self, benefit_id: str, expected_version: int | None = None) -> None:
+        async with self.as_admin() as tx:
+            await self.benefits.archive_benefit(tx, UUID(benefit_id), expected_version)
+
+    async def check_mrn(self, provider_id: str) -> BenefitProvider | None:
+        async with self.database.transaction(self.records) as tx:
+            return await self.providers.check_mrn_provider(tx, UUID(provider_id))
+
+    async def find_benefit(self, benefit_id: str, call: Call = admin) -> Benefit:
+        async with self.database.transaction(call) as tx:
+            return await self.benefits.get_benefit(tx, UUID(benefit_id))
+
+    async def list_benefits(self, call: Call = admin, **filters: Any) -> list[str]:
+        """Return the ids of what a caller sees, newest first."""
+        asked = {"kind": None, "provider_id": None, "part_of_name": None, **filters}
+        async with self.database.transaction(call) as tx:
+            rows = await self.benefits.list_benefits(tx, cursor=None, page_size=200, **asked)
+        return [str(row.id) for row in rows]
+
+    async def history(self, entity_id: str) -> list[AuditLogEntry]:
+        """Return what the audit log tells of a thing, oldest first."""
+        async with self.as_admin() as tx:
+            return (await self.audit.list(tx, ListAuditLogsRequest(entity_id=entity_id, limit=100)))[::-1]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with temporary_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def shared_kit(cluster: Cluster) -> AsyncIterator[CatalogueKit]:
+    dsns = migrated_database(cluster, "catalogue_rules")
+    database = Database(dsns["runtime"], SERVICE)
+    audit = AuditLog(SERVICE, audit_log, audit_chain, DataKeys(data_keys, KeyRing({"first": generate_key()})))
+    provider_rows, benefit_rows = BenefitProviderRepository(), BenefitRepository()
+    yield CatalogueKit(
+        database,
+        dsns["owner"],
+        dsns["runtime"],
+        audit,
+        BenefitProviderService(provider_rows, audit),
+        benefit_rows,
+        BenefitService(benefit_rows, audit, "Asia/Kolkata"),
+    )
+    await database.close()
+
+
+@pytest.fixture
+def kit(shared_kit: CatalogueKit) -> Iterator[CatalogueKit]:
+    yield shared_kit
+    with psycopg.connect(shared_kit.owner_dsn) as connection:
+        connection.execute("TRUNCATE benefit_providers, benefits")
+
+
+@dataclass
+class RunningCatalogue:
+    """The catalogue's own process, and how to call it as one peer or another."""
+
+    address: str
+    certificates: dict[str, CertificateFiles]
+
+    def channel(self, peer: str) -> grpc.aio.Channel:
+        files = self.certificates[peer]
+        return open_channel(SERVICE, self.address, channel_credentials(files.ca, files.certificate, files.key), [])
+
+
+@pytest.fixture(scope="session")
+async def running(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCatalogue]:
+    folder: Path = tmp_path_factory.mktemp("catalogue")
+    dsns = migrated_database(cluster, SERVICE)
+    certificates = prepare_certificates(folder / "tls", (SERVICE, "gateway", "records", "identity"))
+    files = certificates[SERVICE]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "AAROKYA_LISTEN": f"127.0.0.1:{port}",
+        "AAROKYA_DATABASE_RUNTIME_DSN": dsns["runtime"],
+        "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
+        "AAROKYA_LOOKUP_KEY": _new_key(),
+        "AAROKYA_AUDIT_KEY": _new_key(),
+        "AAROKYA_PAGE_TOKEN_KEY": _new_key(),
+        "AAROKYA_AUDIT_HEAD_FILE": str(folder / "head"),
+        "AAROKYA_TLS_CA": str(files.ca),
+        "AAROKYA_TLS_CERTIFICATE": str(files.certificate),
+        "AAROKYA_TLS_KEY": str(files.key),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", SERVICE, "serve", env=environment, cwd=folder
+    )
+    catalogue = RunningCatalogue(f"127.0.0.1:{port}", certificates)
+    async with catalogue.channel("gateway") as channel:
+        await asyncio.wait_for(channel.channel_ready(), START_S)
+    yield catalogue
+    process.terminate()
+    # A process that does not end well when it is told to stop fails the tests too.
+    assert await process.wait() == 0
+
+
+def _new_key() -> str:
+    return base64.b64encode(generate_key()).decode()
+
+
+@dataclass
+class Peer:
+    """One peer's stubs, and what it says of who asks."""
+
+    providers: BenefitProviderServiceStub
+    benefits: BenefitServiceStub
+    kit = CatalogueKit
+
+    @staticmethod
+    def asking(call: Call) -> tuple[tuple[str, bytes], ...]:
+        return ((METADATA_KEY, call.to_bytes()),)
+
+
+@pytest.fixture
+async def gateway(running: RunningCatalogue) -> AsyncIterator[Peer]:
+    async with running.channel("gateway") as channel:
+        yield Peer(BenefitProviderServiceStub(channel), BenefitServiceStub(channel))
+
+
+@pytest.fixture
+async def records(running: RunningCatalogue) -> AsyncIterator[Peer]:
+    async with running.channel("records") as channel:
+        yield Peer(BenefitProviderServiceStub(channel), BenefitServiceStub(channel))
