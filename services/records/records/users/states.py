@@ -5,8 +5,8 @@ from uuid import UUID
 import grpc
 import grpc.aio
 
+from aarokya.identity.v1 import live_state_service_pb2_grpc as pb_grpc
 from aarokya.identity.v1.live_state_service_pb2 import GetUserStateRequest, UserState
-from aarokya.identity.v1.live_state_service_pb2_grpc import LiveStateServiceAsyncStub, LiveStateServiceStub
 from aarokya.identity.v1.user_pb2 import UserStatus
 from records.models import SERVICE
 from records.users.errors import UserUnknown, WrongUserStatus
@@ -20,7 +20,7 @@ class UserStates:
     """Asks identity about users. To be asked before a transaction is opened, never inside one."""
 
     def __init__(self, identity: grpc.aio.Channel) -> None:
-        self._stub: LiveStateServiceAsyncStub = LiveStateServiceStub(identity)
+        self._stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(identity)
 
     async def get(self, call: Call, user_id: UUID) -> UserState:
         """Return the state of a user that the caller may know of.
