@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from gateway.cors import Cors
 from gateway.credentials import TokenVerifier
 from gateway.edge import Edge
 from gateway.errors import Refused, error_response, refused_response
@@ -90,15 +90,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     require_declared(app)
     documents = _documents()
     app.state.openapi_of = documents.__getitem__
-    whole: ASGIApp = app
-    if settings.cors_origins:
-        whole = CORSMiddleware(
-            app,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=["ETag", "Location", "X-Request-Id", "Idempotency-Replayed", "Retry-After"],
-        )
+    whole: ASGIApp = Cors(app, settings.cors_origins) if settings.cors_origins else app
     return Edge(whole, trusted_proxies=settings.trusted_proxies)
 
 
