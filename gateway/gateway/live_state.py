@@ -1,0 +1,137 @@
+"""Who may do what at this moment, as identity says; remembered only as long as identity is heard."""
+
+import hashlib
+import os
+import re
+from uuid import UUID
+
+import grpc.aio
+
+from aarokya.identity.v1 import live_state_service_pb2_grpc as pb_grpc
+from aarokya.identity.v1.live_state_service_pb2 import (
+    ApiKeyState,
+    GetUserStateRequest,
+    ResolveApiKeyRequest,
+    UserState,
+    WatchLiveStateRequest,
+    WatchLiveStateResponse,
+)
+from gateway.errors import Refused
+from servicekit.caller import METADATA_KEY, system_call
+from servicekit.errors import ServiceAway
+from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state
+
+MOST_USERS = 50_000
+MOST_KEYS = 10_000
+# Identity notes the use of a key when it is asked, at most every 30 s; so it knows of each use within a minute.
+KEYS_USED_FOR_S = 30.0
+# What is heard narrows rights at once. This bounds how long anything else about a user may be out of date.
+USERS_USED_FOR_S = 60.0
+CALL = system_call("gateway")
+
+# The secrets that a key can have; what is no secret need not be looked for.
+_SECRET = re.compile(r"[\x20-\x7e]{32,256}")
+
+
+class LiveState:
+    """The states of users and partner keys."""
+
+    def __init__(self, identity: grpc.aio.Channel) -> None:
+        self._stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(identity)
+        self._lease = Lease()
+        self._users: LeasedCache[str, UserState] = LeasedCache(
+            self._lease,
+            self._fetch_user,
+            tags_of=lambda state: (state.platform_id,),
+            max_entries=MOST_USERS,
+            max_age_s=USERS_USED_FOR_S,
+        )
+        self._hash_key = os.urandom(32)
+        self._keys: LeasedCache[str, ApiKeyState] = LeasedCache(
+            self._lease,
+            self._fetch_key,
+            key_of=self._hash,
+            tags_of=lambda state: (state.key_id, state.platform_id),
+            max_entries=MOST_KEYS,
+            max_age_s=KEYS_USED_FOR_S,
+        )
+        self._watch = Watch(self._open_stream, self._hear, (self._users, self._keys), self._lease)
+
+    async def run(self) -> None:
+        """Listen to identity until cancelled. Before and without it, identity is asked for every request."""
+        await self._watch.run()
+
+    def is_heard(self) -> bool:
+        """Return whether identity is heard at this moment."""
+        return self._lease.is_valid
+
+    async def user_state(self, user_id: str, *, fresh: bool = False) -> UserState | None:
+        """Return a user's state, None when there is no such user. It is shared, so it must not be changed.
+
+        Args:
+            user_id: the user's id, in lower case.
+            fresh: ask identity whatever is remembered.
+
+        Raises:
+            Refused: RQ-111, identity does not answer.
+        """
+        try:
+            return await self._users.get(user_id, fresh=fresh)
+        except ServiceAway as away:
+            raise Refused(away.code) from away
+
+    async def key_state(self, secret: str, *, fresh: bool = False) -> ApiKeyState | None:
+        """Return the state of a partner's key, None when there is none with this secret. It must not be changed.
+
+        Args:
+            secret: as the partner presented it, whatever it holds.
+            fresh: ask identity whatever is remembered.
+
+        Raises:
+            Refused: RQ-111, identity does not answer.
+        """
+        if not _SECRET.fullmatch(secret):
+            return None
+        try:
+            return await self._keys.get(secret, fresh=fresh)
+        except ServiceAway as away:
+            raise Refused(away.code) from away
+
+    def forget_user(self, user_id: str | UUID) -> None:
+        """Forget a user whom this process has just had changed: its next request must not wait for the news."""
+        self._users.forget(str(user_id))
+
+    def forget_key(self, key_id: str | UUID) -> None:
+        """Forget a key that this process has just had changed."""
+        self._keys.forget_tag(str(key_id))
+
+    def forget_platform(self, platform_id: str | UUID) -> None:
+        """Forget a platform that this process has just had changed, with its users and keys."""
+        self._users.forget_tag(str(platform_id))
+        self._keys.forget_tag(str(platform_id))
+
+    def _hash(self, secret: str) -> bytes:
+        """Return what stands for a secret in memory; of the secret itself nothing stays."""
+        return hashlib.blake2b(secret.encode(), key=self._hash_key, digest_size=16).digest()
+
+    async def _fetch_user(self, user_id: str) -> UserState | None:
+        response = await ask_for_state(self._stub.GetUserState, GetUserStateRequest(user_id=user_id), CALL)
+        return response.state if response.HasField("state") else None
+
+    async def _fetch_key(self, secret: str) -> ApiKeyState | None:
+        response = await ask_for_state(self._stub.ResolveApiKey, ResolveApiKeyRequest(secret=secret), CALL)
+        return response.state if response.HasField("state") else None
+
+    def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:
+        return self._stub.WatchLiveState(WatchLiveStateRequest(), metadata=((METADATA_KEY, CALL.to_bytes()),))
+
+    def _hear(self, message: WatchLiveStateResponse) -> None:
+        match message.WhichOneof("changed"):
+            case "user_id":
+                self.forget_user(message.user_id)
+            case "key_id":
+                self.forget_key(message.key_id)
+            case "platform_id":
+                self.forget_platform(message.platform_id)
+            case "everything":
+                self._watch.forget_everything()
