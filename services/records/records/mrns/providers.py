@@ -6,10 +6,7 @@ import grpc.aio
 import structlog
 
 from aarokya.catalogue.v1.benefit_provider_service_pb2 import CheckMrnProviderRequest, CheckMrnProviderResponse
-from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import (
-    BenefitProviderServiceAsyncStub,
-    BenefitProviderServiceStub,
-)
+from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import BenefitProviderServiceStub
 from records.models import SERVICE
 from servicekit.caller import METADATA_KEY, Call
 from servicekit.errors import ServiceAway
@@ -23,7 +20,7 @@ class MrnProviders:
     """The benefit providers as the catalogue knows them at this moment."""
 
     def __init__(self, catalogue: grpc.aio.Channel) -> None:
-        self._stub: BenefitProviderServiceAsyncStub = BenefitProviderServiceStub(catalogue)
+        self._stub = BenefitProviderServiceStub(catalogue)
 
     async def check(self, call: Call, benefit_provider_id: UUID) -> CheckMrnProviderResponse:
         """Return whether an MRN of the provider may be linked, and what it must look like.

@@ -54,9 +54,6 @@ class MrnRepository:
         as chance will have it. So it waits until the first has ended, and then sees the pair first.
         """
         dependant_id, provider_id = UUID(mrn.dependant_id), UUID(mrn.benefit_provider_id)
-        await tx.execute(
-            select(func.pg_advisory_xact_lock(func.hashtextextended(f"mrns:{dependant_id}:{provider_id}", 0)))
-        )
         platform_id = tx.call.caller.platform_id
         try:
             key = await self._keys.for_owner(tx, UUID(mrn.user_id), platform_id)
@@ -69,6 +66,9 @@ class MrnRepository:
             version=FIRST_VERSION,
             platform_id=platform_id,
             mrn_hash=self._number_hash(provider_id, mrn.mrn),
+        )
+        await tx.execute(
+            select(func.pg_advisory_xact_lock(func.hashtextextended(f"mrns:{dependant_id}:{provider_id}", 0)))
         )
         statement = insert_or_ignore(mrns).values(values).on_conflict_do_nothing(constraint="uq_mrns_pair")
         with refusing({"uq_mrns_number": MrnOfAnotherDependant}):
