@@ -72,7 +72,7 @@ class MrnRepository:
         )
         statement = insert_or_ignore(mrns).values(values).on_conflict_do_nothing(constraint="uq_mrns_pair")
         with refusing({"uq_mrns_number": MrnOfAnotherDependant}):
-            return (await tx.execute(statement)).rowcount == 1
+            return (await tx.execute(statement.returning(mrns.c.id))).first() is not None
 
     async def delete(self, tx: Transaction, mrn_id: UUID) -> None:
         """Take an MRN away."""
