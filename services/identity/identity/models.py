@@ -105,6 +105,14 @@ users = Table(
 )
 Index("ix_users_newest", users.c.created_at.desc(), users.c.id.desc())
 Index("ix_users_newest_of_platform", users.c.platform_id, users.c.created_at.desc(), users.c.id.desc())
+Index("ix_users_newest_of_status", users.c.status, users.c.created_at.desc(), users.c.id.desc())
+Index(
+    "ix_users_newest_of_platform_and_status",
+    users.c.platform_id,
+    users.c.status,
+    users.c.created_at.desc(),
+    users.c.id.desc(),
+)
 Index("ix_users_phone_hash", users.c.phone_hash)
 
 data_keys = data_keys_table(metadata)

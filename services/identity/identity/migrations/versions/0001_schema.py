@@ -78,7 +78,7 @@ def upgrade() -> None:
         sa.Column("destroyed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "CASE WHEN destroyed_at IS NULL THEN num_nulls(wrapped, master_key_id) = 0 ELSE num_nonnulls(wrapped, master_key_id) = 0 END",
-            name=op.f("ck_data_keys_ck_data_keys_wrapped_until_destroyed"),
+            name=op.f("ck_data_keys_wrapped_until_destroyed"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_data_keys")),
         sa.UniqueConstraint("owner_id", name=op.f("uq_data_keys_owner_id")),
@@ -137,6 +137,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint("status IN ('active', 'suspended', 'archived')", name=op.f("ck_platforms_status")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_platforms")),
         sa.UniqueConstraint("name_key", name=op.f("uq_platforms_name_key")),
     )
@@ -180,6 +181,7 @@ def upgrade() -> None:
         sa.Column("phone_released_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint("status IN ('onboarding', 'active', 'deactivated')", name=op.f("ck_users_status")),
         sa.ForeignKeyConstraint(["platform_id"], ["platforms.id"], name=op.f("fk_users_platform_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("platform_id", "phone_hash", name="uq_users_phone"),
@@ -191,6 +193,18 @@ def upgrade() -> None:
         "ix_users_newest_of_platform",
         "users",
         ["platform_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
+    )
+    op.create_index(
+        "ix_users_newest_of_status",
+        "users",
+        ["status", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
+    )
+    op.create_index(
+        "ix_users_newest_of_platform_and_status",
+        "users",
+        ["platform_id", "status", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
         unique=False,
     )
     op.create_index("ix_users_phone_hash", "users", ["phone_hash"], unique=False)
