@@ -138,7 +138,8 @@ def _json_value(message: Message, name: str) -> Any:
         return list(value) if field.is_repeated else value
     if field.message_type.full_name == TIMESTAMP:
         return to_datetime(value).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return MessageToDict(message, preserving_proto_field_name=True)[name]
+    told = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return told[name]
 
 
 class AuditLog:

@@ -11,6 +11,7 @@ from uuid6 import uuid7
 
 from aarokya.audit.v1.audit_log_pb2 import ActorType
 from aarokya.audit.v1.audit_log_service_pb2 import AuditLogPlace, ListAuditLogsRequest, VerifyAuditLogsRequest
+from aarokya.catalogue.v1.benefit_pb2 import Benefit, BenefitTranslation
 from aarokya.identity.v1.platform_pb2 import Platform
 from servicekit.audit import changes_between
 from servicekit.audit_rpc import AuditLogRpc, OperatorsOnly
@@ -208,6 +209,11 @@ class TestChangesBetween:
         after.updated_at.FromJsonString("2026-11-20T09:30:00Z")
         after.created_at.FromJsonString("2026-11-20T09:30:00Z")
         assert changes_between(None, after, {"updated_at", "created_at"}) == {}
+
+    def test_tells_maps_that_were_empty(self):
+        after = Benefit(translations={"hi": BenefitTranslation(name="a")})
+        assert changes_between(None, after, {"translations"}) == {"translations": ({}, {"hi": {"name": "a"}})}
+        assert changes_between(after, None, {"translations"}) == {"translations": ({"hi": {"name": "a"}}, {})}
 
 
 class _Context:
