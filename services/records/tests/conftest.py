@@ -73,56 +73,6 @@ MEMBER = {
 }
 
 
-def member(**fields: Any) -> Dependant:
-    """Return what a caller sends to add somebody to a family."""
-    return Dependant(**{**MEMBER, **fields})
-
-
-def user_state(**fields: Any) -> UserState:
-    """Return what identity says of an active user."""
-    return UserState(
-        **{
-            "user_id": str(uuid4()),
-            "platform_id": str(PLATFORM_ID),
-            "status": UserStatus.USER_STATUS_ACTIVE,
-            "max_dependants": 8,
-            **fields,
-        }
-    )
-
-
-def profile_event(state: UserState, version: int = 2, **profile: Any) -> ApplyUserEventRequest:
-    """Return what identity sends when a user was onboarded or changed the profile."""
-    return ApplyUserEventRequest(
-        event_id=str(uuid4()),
-        user_id=state.user_id,
-        platform_id=state.platform_id,
-        user_version=version,
-        profile=SelfProfile(**{**PROFILE, **profile}),
-    )
-
-
-def erased_event(state: UserState, version: int = 9) -> ApplyUserEventRequest:
-    """Return what identity sends when a user was erased."""
-    return ApplyUserEventRequest(
-        event_id=str(uuid4()),
-        user_id=state.user_id,
-        platform_id=state.platform_id,
-        user_version=version,
-        erased=True,
-    )
-
-
-def call_of_user(state: UserState) -> Call:
-    return Call(Caller(CallerType.USER, state.user_id, UUID(state.platform_id)), request_id="r-2")
-
-
-ADMIN = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1", source_address="192.0.2.7", user_agent="tests")
-PARTNER = Call(Caller(CallerType.PARTNER, str(uuid4()), PLATFORM_ID))
-PARTNER_ELSEWHERE = Call(Caller(CallerType.PARTNER, str(uuid4()), uuid4()))
-IDENTITY = system_call("identity")
-
-
 def migrated_database(cluster: Cluster, name: str) -> dict[str, str]:
     """Make a database and return the DSNs of its two logins."""
     server = urlsplit(cluster.dsn)
@@ -135,8 +85,63 @@ def migrated_database(cluster: Cluster, name: str) -> dict[str, str]:
     return dsns
 
 
+class Telling:
+    """What callers and identity say, and who says it."""
+
+    platform_id = PLATFORM_ID
+    admin = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1", source_address="192.0.2.7", user_agent="tests")
+    partner = Call(Caller(CallerType.PARTNER, str(uuid4()), PLATFORM_ID))
+    partner_elsewhere = Call(Caller(CallerType.PARTNER, str(uuid4()), uuid4()))
+    identity = system_call("identity")
+
+    @staticmethod
+    def user(state: UserState) -> Call:
+        """Return a call of the user's own."""
+        return Call(Caller(CallerType.USER, state.user_id, UUID(state.platform_id)), request_id="r-2")
+
+    @staticmethod
+    def state(**fields: Any) -> UserState:
+        """Return what identity says of an active user."""
+        return UserState(
+            **{
+                "user_id": str(uuid4()),
+                "platform_id": str(PLATFORM_ID),
+                "status": UserStatus.USER_STATUS_ACTIVE,
+                "max_dependants": 8,
+                **fields,
+            }
+        )
+
+    @staticmethod
+    def member(**fields: Any) -> Dependant:
+        """Return what a caller sends to add somebody to a family."""
+        return Dependant(**{**MEMBER, **fields})
+
+    @staticmethod
+    def profile_event(state: UserState, version: int = 2, **profile: Any) -> ApplyUserEventRequest:
+        """Return what identity sends when a user was onboarded or changed the profile."""
+        return ApplyUserEventRequest(
+            event_id=str(uuid4()),
+            user_id=state.user_id,
+            platform_id=state.platform_id,
+            user_version=version,
+            profile=SelfProfile(**{**PROFILE, **profile}),
+        )
+
+    @staticmethod
+    def erased_event(state: UserState, version: int = 9) -> ApplyUserEventRequest:
+        """Return what identity sends when a user was erased."""
+        return ApplyUserEventRequest(
+            event_id=str(uuid4()),
+            user_id=state.user_id,
+            platform_id=state.platform_id,
+            user_version=version,
+            erased=True,
+        )
+
+
 @dataclass
-class RecordsKit:
+class RecordsKit(Telling):
     """A migrated database and the rules that work on it."""
 
     database: Database
@@ -155,18 +160,18 @@ class RecordsKit:
         return psycopg.connect(self.superuser_dsn, autocommit=True)
 
     async def apply(self, event: ApplyUserEventRequest) -> None:
-        async with self.database.transaction(IDENTITY) as tx:
+        async with self.database.transaction(self.identity) as tx:
             await self.user_events.apply(tx, event)
 
     async def onboard(self, *, state: UserState | None = None, **profile: Any) -> UserState:
         """Let identity tell of a user who was onboarded, and return what it says of that user."""
-        state = state or user_state()
-        await self.apply(profile_event(state, **profile))
+        state = state or self.state()
+        await self.apply(self.profile_event(state, **profile))
         return state
 
     async def add(self, state: UserState, *, call: Call | None = None, **fields: Any) -> Dependant:
-        async with self.database.transaction(call or call_of_user(state)) as tx:
-            return await self.dependants.create_dependant(tx, state, member(**fields))
+        async with self.database.transaction(call or self.user(state)) as tx:
+            return await self.dependants.create_dependant(tx, state, self.member(**fields))
 
     async def update(
         self, dependant: Dependant, *, expected_version: int | None = None, call: Call | None = None, **fields: Any
@@ -187,13 +192,13 @@ class RecordsKit:
             )
 
     async def find(self, state: UserState, dependant_id: str, *, call: Call | None = None) -> Dependant:
-        async with self.database.transaction(call or call_of_user(state)) as tx:
+        async with self.database.transaction(call or self.user(state)) as tx:
             return await self.dependants.get_dependant(tx, UUID(state.user_id), UUID(dependant_id))
 
     async def family(self, state: UserState, *, call: Call | None = None, **asked: Any) -> list[Dependant]:
         """Return a user's family, newest member first."""
         wanted = {"as_of": None, "include_removed": False, "cursor": None, "page_size": 200, **asked}
-        async with self.database.transaction(call or call_of_user(state)) as tx:
+        async with self.database.transaction(call or self.user(state)) as tx:
             rows = await self.dependants.list_dependants(tx, UUID(state.user_id), **wanted)
         return [self.dependant_rows.to_dependant(row) for row in rows]
 
@@ -202,7 +207,7 @@ class RecordsKit:
         (found,) = [one for one in await self.family(state) if one.relationship == Relationship.RELATIONSHIP_SELF]
         return found
 
-    async def versions(self, dependant: Dependant, *, call: Call = ADMIN) -> list[Dependant]:
+    async def versions(self, dependant: Dependant, *, call: Call = Telling.admin) -> list[Dependant]:
         """Return a dependant's history, newest version first."""
         async with self.database.transaction(call) as tx:
             rows = await self.dependants.list_versions(tx, UUID(dependant.user_id), UUID(dependant.id), None, 200)
@@ -210,7 +215,7 @@ class RecordsKit:
 
     async def history(self, entity_id: str) -> list[AuditLogEntry]:
         """Return what the audit log tells of a thing, oldest first."""
-        async with self.database.transaction(ADMIN) as tx:
+        async with self.database.transaction(self.admin) as tx:
             return (await self.audit.list(tx, ListAuditLogsRequest(entity_id=entity_id, limit=100)))[::-1]
 
 
@@ -372,7 +377,7 @@ def _new_key() -> str:
 
 
 @dataclass
-class Peer:
+class Peer(Telling):
     """One peer's stubs, and what it says of who asks."""
 
     dependants: DependantServiceStub

@@ -59,7 +59,7 @@ class DependantRepository:
 
     async def list_family(self, tx: Transaction, user_id: UUID) -> list[Dependant]:
         """Return the newest versions of all who are not removed, SELF included."""
-        statement = self._select_family(user_id, None).where(dependants.c.status != REMOVED)
+        statement = self._select_family(user_id, as_of=None, include_removed=False)
         return [self.to_dependant(row) for row in await tx.execute(statement)]
 
     async def list_newest(
@@ -73,9 +73,7 @@ class DependantRepository:
         page_size: int,
     ) -> Sequence[AnyRow]:
         """Return the rows of a page of a family as it was at a moment, and one more."""
-        statement = self._select_family(user_id, as_of)
-        if not include_removed:
-            statement = statement.where(dependants.c.status != REMOVED)
+        statement = self._select_family(user_id, as_of=as_of, include_removed=include_removed)
         order = [_persons.c[name] for name in FAMILY_ORDER]
         return (await tx.execute(newest_first(statement, order, cursor, page_size))).all()
 
@@ -97,20 +95,24 @@ class DependantRepository:
     def _select(self) -> Select[*tuple[Any, ...]]:
         return self.rows.select(dependants.c.created_by_type, dependants.c.created_by_id)
 
-    def _select_family(self, user_id: UUID, as_of: datetime | None) -> Select[*tuple[Any, ...]]:
-        """Return a SELECT that walks the persons by their first versions, and of each takes the newest by key."""
-        versions = dependants.alias("versions")
-        newest_version = select(func.max(versions.c.version).label("version")).where(versions.c.id == _persons.c.id)
+    def _select_family(
+        self, user_id: UUID, *, as_of: datetime | None, include_removed: bool
+    ) -> Select[*tuple[Any, ...]]:
+        """Return a SELECT that walks the persons by their first versions, and of each takes only the newest."""
+        newest_version = select(dependants).where(dependants.c.id == _persons.c.id)
         if as_of is not None:
-            newest_version = newest_version.where(versions.c.created_at <= as_of)
-        newest = newest_version.lateral("newest")
-        return (
-            self._select()
-            .join_from(_persons, newest, true())
-            .where(
-                _persons.c.user_id == user_id,
-                _persons.c.version == 1,
-                dependants.c.id == _persons.c.id,
-                dependants.c.version == newest.c.version,
+            newest_version = newest_version.where(dependants.c.created_at <= as_of)
+        newest = newest_version.order_by(dependants.c.version.desc()).limit(1).lateral("newest")
+        keys = self._keys.table
+        statement = (
+            select(
+                *(newest.c.get(column.key or "", column) for column in self.rows.columns()),
+                newest.c.created_by_type,
+                newest.c.created_by_id,
             )
+            .select_from(
+                _persons.join(newest, true()).outerjoin(keys, keys.c.owner_id == _persons.c.user_id),
+            )
+            .where(_persons.c.user_id == user_id, _persons.c.version == 1)
         )
+        return statement if include_removed else statement.where(newest.c.status != REMOVED)
