@@ -17,7 +17,7 @@ BenefitProviderStatus = TypeAliasType("BenefitProviderStatus", Annotated[Literal
 class CreateBenefitProviderBody(fields.Body):
     """A business that gives benefits: an insurer, a clinic, a laboratory."""
 
-    code: fields.Code = Field(description="The short name that other systems use, unique.")
+    code: fields.Code = Field(description="The short name that other systems use, unique: 2 to 32 lower-case letters, digits and underscores, a letter first.")
     legal_name: fields.Title = Field(description="The name in the commercial register.")
     display_name: fields.Title = Field(description="The name that users see.")
     type: BenefitProviderType = Field(description="What kind of business it is.")
@@ -34,7 +34,7 @@ class BenefitProvider(fields.Answer):
     """A business that gives benefits: an insurer, a clinic, a laboratory."""
 
     id: fields.Uuid = Field(description="The provider's id.")
-    code: fields.Code = Field(description="The short name that other systems use, unique.")
+    code: fields.Code = Field(description="The short name that other systems use, unique: 2 to 32 lower-case letters, digits and underscores, a letter first.")
     legal_name: fields.Title = Field(description="The name in the commercial register.")
     display_name: fields.Title = Field(description="The name that users see.")
     type: BenefitProviderType = Field(description="What kind of business it is.")
@@ -64,7 +64,7 @@ class BenefitProviderList(fields.Answer):
 class UpdateBenefitProviderBody(fields.Body):
     """A business that gives benefits: an insurer, a clinic, a laboratory."""
 
-    code: fields.Code = Field(default_factory=fields.absent, description="The short name that other systems use, unique.")
+    code: fields.Code = Field(default_factory=fields.absent, description="The short name that other systems use, unique: 2 to 32 lower-case letters, digits and underscores, a letter first.")
     legal_name: fields.Title = Field(default_factory=fields.absent, description="The name in the commercial register.")
     display_name: fields.Title = Field(default_factory=fields.absent, description="The name that users see.")
     type: BenefitProviderType = Field(default_factory=fields.absent, description="What kind of business it is.")
@@ -97,20 +97,20 @@ class CreateBenefitBody(fields.Body):
     """Something a user can use, such as a consultation or an insurance cover."""
 
     benefit_provider_id: fields.Uuid = Field(description="The provider that gives the benefit.")
-    code: fields.Code = Field(description="The short name that other systems use, unique for the provider.")
+    code: fields.Code = Field(description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
     name: fields.Title = Field(description="The name that users see.")
     short_description: fields.Sentence | None = Field(default_factory=fields.absent, description="One sentence for a list.")
     description: fields.Description | None = Field(default_factory=fields.absent, description="The whole text.")
     type: BenefitType = Field(description="What the benefit gives.")
     status: BenefitStatus = Field(default_factory=fields.absent, description="Whether the benefit is offered at the moment; a new one is a draft.")
     valid_from: fields.IsoDate | None = Field(default_factory=fields.absent, description="The first day of the benefit.")
-    valid_to: fields.IsoDate | None = Field(default_factory=fields.absent, description="The last day of the benefit.")
+    valid_to: fields.IsoDate | None = Field(default_factory=fields.absent, description="The last day of the benefit, after the first.")
     price_paise: fields.Paise = Field(description="What a user pays, in paise.")
     coverage_paise: fields.Paise | None = Field(default_factory=fields.absent, description="How much is covered, in paise.")
-    eligible_relationships: Annotated[list[Relationship], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="Who the benefit can be for; empty means everyone.")
+    eligible_relationships: Annotated[list[Relationship], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="Who the benefit can be for; empty means everyone. What is repeated counts once.")
     min_age: fields.Age | None = Field(default_factory=fields.absent, description="The age in years from which a person can use it.")
     max_age: fields.Age | None = Field(default_factory=fields.absent, description="The age in years up to which a person can use it.")
-    platform_ids: Annotated[list[fields.Uuid], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="The platforms whose users are offered the benefit; empty means all.")
+    platform_ids: Annotated[list[fields.Uuid], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="The platforms whose users are offered the benefit, at most 200; empty means all. What is repeated counts once.")
     terms_url: fields.Url | None = Field(default_factory=fields.absent, description="Where the terms stand.")
     translations: Annotated[dict[fields.LanguageTag, BenefitTranslationBody], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="The texts in other languages, by BCP 47 tag.")
 
@@ -139,20 +139,20 @@ class Benefit(fields.Answer):
     id: fields.Uuid = Field(description="The benefit's id.")
     benefit_provider_id: fields.Uuid = Field(description="The provider that gives the benefit.")
     provider: BenefitProviderSummary = Field(description="What a user needs to know of the provider.")
-    code: fields.Code = Field(description="The short name that other systems use, unique for the provider.")
+    code: fields.Code = Field(description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
     name: fields.Title = Field(description="The name that users see.")
     short_description: fields.Sentence | None = Field(description="One sentence for a list.")
     description: fields.Description | None = Field(description="The whole text.")
     type: BenefitType = Field(description="What the benefit gives.")
     status: BenefitStatus = Field(description="Whether the benefit is offered at the moment; a new one is a draft.")
     valid_from: fields.IsoDate | None = Field(description="The first day of the benefit.")
-    valid_to: fields.IsoDate | None = Field(description="The last day of the benefit.")
+    valid_to: fields.IsoDate | None = Field(description="The last day of the benefit, after the first.")
     price_paise: fields.Paise = Field(description="What a user pays, in paise.")
     coverage_paise: fields.Paise | None = Field(description="How much is covered, in paise.")
-    eligible_relationships: list[Relationship] = Field(description="Who the benefit can be for; empty means everyone.")
+    eligible_relationships: list[Relationship] = Field(description="Who the benefit can be for; empty means everyone. What is repeated counts once.")
     min_age: fields.Age | None = Field(description="The age in years from which a person can use it.")
     max_age: fields.Age | None = Field(description="The age in years up to which a person can use it.")
-    platform_ids: list[fields.Uuid] = Field(description="The platforms whose users are offered the benefit; empty means all.")
+    platform_ids: list[fields.Uuid] = Field(description="The platforms whose users are offered the benefit, at most 200; empty means all. What is repeated counts once.")
     terms_url: fields.Url | None = Field(description="Where the terms stand.")
     translations: dict[fields.LanguageTag, BenefitTranslation] = Field(description="The texts in other languages, by BCP 47 tag.")
     version: int = Field(description="Grows by one with every change.")
@@ -178,19 +178,19 @@ class BenefitList(fields.Answer):
 class UpdateBenefitBody(fields.Body):
     """Something a user can use, such as a consultation or an insurance cover."""
 
-    code: fields.Code = Field(default_factory=fields.absent, description="The short name that other systems use, unique for the provider.")
+    code: fields.Code = Field(default_factory=fields.absent, description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
     name: fields.Title = Field(default_factory=fields.absent, description="The name that users see.")
     short_description: fields.Sentence | None = Field(default_factory=fields.absent, description="One sentence for a list.")
     description: fields.Description | None = Field(default_factory=fields.absent, description="The whole text.")
     type: BenefitType = Field(default_factory=fields.absent, description="What the benefit gives.")
     status: BenefitStatus = Field(default_factory=fields.absent, description="Whether the benefit is offered at the moment; a new one is a draft.")
     valid_from: fields.IsoDate | None = Field(default_factory=fields.absent, description="The first day of the benefit.")
-    valid_to: fields.IsoDate | None = Field(default_factory=fields.absent, description="The last day of the benefit.")
+    valid_to: fields.IsoDate | None = Field(default_factory=fields.absent, description="The last day of the benefit, after the first.")
     price_paise: fields.Paise = Field(default_factory=fields.absent, description="What a user pays, in paise.")
     coverage_paise: fields.Paise | None = Field(default_factory=fields.absent, description="How much is covered, in paise.")
-    eligible_relationships: Annotated[list[Relationship], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="Who the benefit can be for; empty means everyone.")
+    eligible_relationships: Annotated[list[Relationship], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="Who the benefit can be for; empty means everyone. What is repeated counts once.")
     min_age: fields.Age | None = Field(default_factory=fields.absent, description="The age in years from which a person can use it.")
     max_age: fields.Age | None = Field(default_factory=fields.absent, description="The age in years up to which a person can use it.")
-    platform_ids: Annotated[list[fields.Uuid], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="The platforms whose users are offered the benefit; empty means all.")
+    platform_ids: Annotated[list[fields.Uuid], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="The platforms whose users are offered the benefit, at most 200; empty means all. What is repeated counts once.")
     terms_url: fields.Url | None = Field(default_factory=fields.absent, description="Where the terms stand.")
     translations: Annotated[dict[fields.LanguageTag, BenefitTranslationBody], Field(max_length=fields.MAX_ITEMS)] = Field(default_factory=fields.absent, description="The texts in other languages, by BCP 47 tag.")

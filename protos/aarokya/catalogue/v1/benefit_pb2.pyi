@@ -295,7 +295,9 @@ class Benefit(_message.Message):
     benefit_provider_id: _builtins.str
     """The provider that gives the benefit."""
     code: _builtins.str
-    """The short name that other systems use, unique for the provider."""
+    """The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and
+    hyphens.
+    """
     name: _builtins.str
     """The name that users see."""
     short_description: _builtins.str
@@ -309,7 +311,7 @@ class Benefit(_message.Message):
     valid_from: _builtins.str
     """The first day of the benefit."""
     valid_to: _builtins.str
-    """The last day of the benefit."""
+    """The last day of the benefit, after the first."""
     price_paise: _builtins.int
     """What a user pays, in paise."""
     coverage_paise: _builtins.int
@@ -328,11 +330,11 @@ class Benefit(_message.Message):
 
     @_builtins.property
     def eligible_relationships(self) -> _containers.RepeatedScalarFieldContainer[Global___Relationship.ValueType]:
-        """Who the benefit can be for; empty means everyone."""
+        """Who the benefit can be for; empty means everyone. What is repeated counts once."""
 
     @_builtins.property
     def platform_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The platforms whose users are offered the benefit; empty means all."""
+        """The platforms whose users are offered the benefit, at most 200; empty means all. What is repeated counts once."""
 
     @_builtins.property
     def translations(self) -> _containers.MessageMap[_builtins.str, Global___BenefitTranslation]:

@@ -114,7 +114,7 @@ class BenefitProvider(_message.Message):
     id: _builtins.str
     """The provider's id."""
     code: _builtins.str
-    """The short name that other systems use, unique."""
+    """The short name that other systems use, unique: 2 to 32 lower-case letters, digits and underscores, a letter first."""
     legal_name: _builtins.str
     """The name in the commercial register."""
     display_name: _builtins.str
