@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     Date,
     DateTime,
     ForeignKey,
@@ -80,6 +81,8 @@ benefits = Table(
     Column("min_age", Integer),
     Column("max_age", Integer),
     Column("platform_ids", ARRAY(Uuid), nullable=False),
+    # Behind row-level security the planner has statistics of this, and not of what an array equals.
+    Column("is_for_all_platforms", Boolean, Computed("platform_ids = '{}'::uuid[]", persisted=True), nullable=False),
     Column("terms_url", Text),
     Column("translations", JSONB, nullable=False),
     Column("version", BigInteger, nullable=False),

@@ -106,7 +106,7 @@ def _is_offered(to: OfferedTo) -> list[ColumnElement[bool]]:
         benefit_providers.c.status == "active",
         or_(benefits.c.valid_from.is_(None), benefits.c.valid_from <= to.day),
         or_(benefits.c.valid_to.is_(None), benefits.c.valid_to >= to.day),
-        or_(func.cardinality(benefits.c.platform_ids) == 0, literal(to.platform_id) == benefits.c.platform_ids.any_()),
+        or_(benefits.c.is_for_all_platforms, literal(to.platform_id) == benefits.c.platform_ids.any_()),
     ]
 
 

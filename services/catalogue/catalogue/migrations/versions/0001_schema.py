@@ -142,6 +142,12 @@ def upgrade() -> None:
         sa.Column("min_age", sa.Integer(), nullable=True),
         sa.Column("max_age", sa.Integer(), nullable=True),
         sa.Column("platform_ids", postgresql.ARRAY(sa.Uuid()), nullable=False),
+        sa.Column(
+            "is_for_all_platforms",
+            sa.Boolean(),
+            sa.Computed("platform_ids = '{}'::uuid[]", persisted=True),
+            nullable=False,
+        ),
         sa.Column("terms_url", sa.Text(), nullable=True),
         sa.Column("translations", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
@@ -211,7 +217,7 @@ def _defences() -> list[str]:
         "ALTER TABLE benefits ENABLE ROW LEVEL SECURITY",
         "ALTER TABLE benefits FORCE ROW LEVEL SECURITY",
         "CREATE POLICY benefits_shown_to_users ON benefits FOR SELECT TO catalogue_runtime "
-        f"USING (status = 'active' AND (cardinality(platform_ids) = 0 OR {platform} = ANY (platform_ids)))",
+        f"USING (status = 'active' AND (is_for_all_platforms OR {platform} = ANY (platform_ids)))",
         *(
             f"CREATE POLICY benefits_for_{role} ON benefits TO catalogue_{role} USING (true) WITH CHECK (true)"
             for role in ("admin", "worker", "owner")
