@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+
 from tests.e2e.conftest import World, assert_refused, made
 
 LICENCE = "KA0120190001234"
