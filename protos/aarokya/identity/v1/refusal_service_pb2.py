@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)aarokya/identity/v1/refusal_service.proto\x12\x13\x61\x61rokya.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x15RecordRefusalsRequest\x12.\n\x08refusals\x18\x01 \x03(\x0b\x32\x1c.aarokya.identity.v1.Refusal\"\x18\n\x16RecordRefusalsResponse\"\xa1\x01\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x16\n\x0esource_address\x18\x02 \x01(\t\x12\r\n\x05route\x18\x03 \x01(\t\x12*\n\x06minute\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x05 \x01(\x05\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x12\n\nuser_agent\x18\x07 \x01(\t2{\n\x0eRefusalService\x12i\n\x0eRecordRefusals\x12*.aarokya.identity.v1.RecordRefusalsRequest\x1a+.aarokya.identity.v1.RecordRefusalsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)aarokya/identity/v1/refusal_service.proto\x12\x13\x61\x61rokya.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x15RecordRefusalsRequest\x12.\n\x08refusals\x18\x01 \x03(\x0b\x32\x1c.aarokya.identity.v1.Refusal\"\x18\n\x16RecordRefusalsResponse\"\xa3\x01\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x16\n\x0esource_address\x18\x02 \x01(\t\x12\r\n\x05route\x18\x03 \x01(\t\x12,\n\x08\x66irst_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x05 \x01(\x05\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x12\n\nuser_agent\x18\x07 \x01(\t2{\n\x0eRefusalService\x12i\n\x0eRecordRefusals\x12*.aarokya.identity.v1.RecordRefusalsRequest\x1a+.aarokya.identity.v1.RecordRefusalsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDREFUSALSRESPONSE']._serialized_start=172
   _globals['_RECORDREFUSALSRESPONSE']._serialized_end=196
   _globals['_REFUSAL']._serialized_start=199
-  _globals['_REFUSAL']._serialized_end=360
-  _globals['_REFUSALSERVICE']._serialized_start=362
-  _globals['_REFUSALSERVICE']._serialized_end=485
+  _globals['_REFUSAL']._serialized_end=362
+  _globals['_REFUSALSERVICE']._serialized_start=364
+  _globals['_REFUSALSERVICE']._serialized_end=487
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ class RecordRefusalsRequest(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
-        """The refusals, one for each (code, address, route, minute)."""
+        """The refusals, counted by (code, address, route, minute)."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Refusal(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
-    MINUTE_FIELD_NUMBER: _builtins.int
+    FIRST_AT_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     USER_AGENT_FIELD_NUMBER: _builtins.int
@@ -86,8 +86,8 @@ class Refusal(_message.Message):
     user_agent: _builtins.str
     """The user agent of the first of them."""
     @_builtins.property
-    def minute(self) -> _timestamp_pb2.Timestamp:
-        """The minute in which they came."""
+    def first_at(self) -> _timestamp_pb2.Timestamp:
+        """When the first of them came."""
 
     def __init__(
         self,
@@ -95,14 +95,14 @@ class Refusal(_message.Message):
         code: _builtins.str = ...,
         source_address: _builtins.str = ...,
         route: _builtins.str = ...,
-        minute: _timestamp_pb2.Timestamp | None = ...,
+        first_at: _timestamp_pb2.Timestamp | None = ...,
         count: _builtins.int = ...,
         request_id: _builtins.str = ...,
         user_agent: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["minute", b"minute"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_at", b"first_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "minute", b"minute", "request_id", b"request_id", "route", b"route", "source_address", b"source_address", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "first_at", b"first_at", "request_id", b"request_id", "route", b"route", "source_address", b"source_address", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

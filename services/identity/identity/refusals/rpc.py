@@ -42,6 +42,6 @@ class RefusalRpc(RefusalServiceServicer):
                         source_address=refusal.source_address or None,
                         user_agent=refusal.user_agent or None,
                     ),
-                    occurred_at=refusal.minute.ToDatetime(UTC),
+                    occurred_at=refusal.first_at.ToDatetime(UTC),
                 )
         return pb.RecordRefusalsResponse()
