@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from uuid import UUID, uuid4
 import grpc
 import psycopg
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from aarokya.audit.v1.audit_log_pb2 import AuditLog as AuditLogEntry
 from aarokya.audit.v1.audit_log_service_pb2 import ListAuditLogsRequest
@@ -55,8 +57,18 @@ def migrated_database(cluster: Cluster, name: str) -> dict[str, str]:
     return dsns
 
 
+class Callers:
+    """Who calls in the tests."""
+
+    platform_id = uuid4()
+    admin = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1", source_address="192.0.2.7", user_agent="tests")
+    user = Call(Caller(CallerType.USER, str(uuid4()), platform_id))
+    user_elsewhere = Call(Caller(CallerType.USER, str(uuid4()), uuid4()))
+    records = system_call("records")
+
+
 @dataclass
-class CatalogueKit:
+class CatalogueKit(Callers):
     """A migrated database, the rules that work on it, and callers."""
 
     database: Database
@@ -66,12 +78,6 @@ class CatalogueKit:
     providers: BenefitProviderService
     benefit_rows: BenefitRepository
     benefits: BenefitService
-
-    platform_id = uuid4()
-    admin = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1", source_address="192.0.2.7", user_agent="tests")
-    user = Call(Caller(CallerType.USER, str(uuid4()), platform_id))
-    user_elsewhere = Call(Caller(CallerType.USER, str(uuid4()), uuid4()))
-    records = system_call("records")
 
     def as_admin(self) -> AbstractAsyncContextManager[Transaction]:
         return self.database.transaction(self.admin)
@@ -127,11 +133,11 @@ class CatalogueKit:
         async with self.database.transaction(self.records) as tx:
             return await self.providers.check_mrn_provider(tx, UUID(provider_id))
 
-    async def find_benefit(self, benefit_id: str, call: Call = admin) -> Benefit:
+    async def find_benefit(self, benefit_id: str, call: Call = Callers.admin) -> Benefit:
         async with self.database.transaction(call) as tx:
             return await self.benefits.get_benefit(tx, UUID(benefit_id))
 
-    async def list_benefits(self, call: Call = admin, **filters: Any) -> list[str]:
+    async def list_benefits(self, call: Call = Callers.admin, **filters: Any) -> list[str]:
         """Return the ids of what a caller sees, newest first."""
         asked = {"kind": None, "provider_id": None, "part_of_name": None, **filters}
         async with self.database.transaction(call) as tx:
@@ -226,16 +232,25 @@ def _new_key() -> str:
 
 
 @dataclass
-class Peer:
+class Peer(Callers):
     """One peer's stubs, and what it says of who asks."""
 
     providers: BenefitProviderServiceStub
     benefits: BenefitServiceStub
-    kit = CatalogueKit
 
     @staticmethod
     def asking(call: Call) -> tuple[tuple[str, bytes], ...]:
         return ((METADATA_KEY, call.to_bytes()),)
+
+    @staticmethod
+    async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, list[str]]:
+        """Return a refused call's status, its public code and the fields that it names."""
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        info, violations = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        for detail in rpc_status.from_call(refused.value).details:
+            assert detail.Unpack(info) or detail.Unpack(violations)
+        return refused.value.code(), info.reason, [violation.field for violation in violations.field_violations]
 
 
 @pytest.fixture
