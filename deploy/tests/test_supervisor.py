@@ -17,8 +17,9 @@ from deploy.supervisor import Program, Supervisor, run_together, stop_together
 PATIENCE_S = 20
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Return when a condition holds; fail when that takes absurdly long."""
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
