@@ -121,7 +121,7 @@ class LocalSystem:
             try:
                 psycopg.connect(self._options.postgres_dsn, connect_timeout=5).close()
             except psycopg.Error as error:
-                reason = str(error).strip().splitlines()[-1]
+                reason = str(error).strip().splitlines()[0]
                 raise WrongOption(f"the PostgreSQL of AAROKYA_POSTGRES_DSN does not answer: {reason}") from None
             return
         port = pick_ports(1)[0]
