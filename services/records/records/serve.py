@@ -77,6 +77,6 @@ async def serve() -> None:
         add_MrnServiceServicer_to_server(mrn_rpc, server)
         add_UserEventServiceServicer_to_server(user_event_rpc, server)
 
-    await kit.serve(servicers, add)
+    await kit.serve(servicers, add, tasks=(states.run,))
     await identity.close()
     await catalogue.close()

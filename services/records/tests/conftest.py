@@ -26,7 +26,7 @@ from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import (
     BenefitProviderServiceServicer,
     add_BenefitProviderServiceServicer_to_server,
 )
-from aarokya.identity.v1.live_state_service_pb2 import GetUserStateResponse, UserState
+from aarokya.identity.v1.live_state_service_pb2 import GetUserStateResponse, UserState, WatchLiveStateResponse
 from aarokya.identity.v1.live_state_service_pb2_grpc import (
     LiveStateServiceServicer,
     add_LiveStateServiceServicer_to_server,
@@ -250,17 +250,29 @@ async def kit(cluster: Cluster) -> AsyncIterator[RecordsKit]:
 
 @dataclass
 class FakeIdentity(LiveStateServiceServicer):
-    """Stands in for identity: answers what a test says of users."""
+    """Stands in for identity: answers what a test says of users, and remembers who was asked about."""
 
     states: dict[str, UserState] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    news: asyncio.Queue[WatchLiveStateResponse] = field(default_factory=asyncio.Queue)
     is_away: bool = False
+    is_silent: bool = False
     delay_s: float = 0
 
     async def GetUserState(self, request: Any, context: Any) -> GetUserStateResponse:
+        self.asked.append(request.user_id)
         await asyncio.sleep(self.delay_s)
         if self.is_away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         return GetUserStateResponse(state=self.states.get(request.user_id))
+
+    async def WatchLiveState(self, request: Any, context: Any) -> AsyncIterator[WatchLiveStateResponse]:
+        """Tell every stream everything, and for the rest what tests put into `news`: one test, one listener."""
+        yield WatchLiveStateResponse(everything=True)
+        while True:
+            await asyncio.sleep(0.05)
+            if not self.is_silent:
+                yield WatchLiveStateResponse() if self.news.empty() else self.news.get_nowait()
 
 
 @dataclass
@@ -310,6 +322,7 @@ async def standing_in(
 def fake_identity(standing_in: tuple[FakeIdentity, FakeCatalogue, dict[str, str]]) -> Iterator[FakeIdentity]:
     yield standing_in[0]
     standing_in[0].is_away = False
+    standing_in[0].is_silent = False
     standing_in[0].delay_s = 0
 
 

@@ -55,7 +55,7 @@ class DependantRpc(DependantServiceServicer):
     @allow_peers(GATEWAY)
     async def GetDependant(self, request: pb.GetDependantRequest, context: Context) -> pb.GetDependantResponse:
         call, user_id = call_of(context), UUID(request.user_id)
-        await self._states.get_unless_own(call, user_id)
+        await self._states.require_known(call, user_id)
         async with self._database.transaction(call) as tx:
             dependant = await self._dependants.get_dependant(tx, user_id, UUID(request.dependant_id))
         return pb.GetDependantResponse(dependant=dependant)
@@ -64,7 +64,7 @@ class DependantRpc(DependantServiceServicer):
     async def ListDependants(self, request: pb.ListDependantsRequest, context: Context) -> pb.ListDependantsResponse:
         call, user_id = call_of(context), UUID(request.user_id)
         cursor = self._pages.open(call, request)
-        await self._states.get_unless_own(call, user_id)
+        await self._states.require_known(call, user_id)
         async with self._database.transaction(call) as tx:
             rows = await self._dependants.list_dependants(
                 tx,
@@ -84,7 +84,7 @@ class DependantRpc(DependantServiceServicer):
     ) -> pb.ListDependantVersionsResponse:
         call, user_id = call_of(context), UUID(request.user_id)
         cursor = self._pages.open(call, request)
-        await self._states.get_unless_own(call, user_id)
+        await self._states.require_known(call, user_id)
         async with self._database.transaction(call) as tx:
             rows = await self._dependants.list_versions(
                 tx, user_id, UUID(request.dependant_id), cursor, request.page_size

@@ -1,19 +1,24 @@
-"""What identity says of a user at this moment."""
+"""Where users stand, as identity says; remembered only as long as identity is heard."""
 
 from uuid import UUID
 
-import grpc
 import grpc.aio
 
 from aarokya.identity.v1 import live_state_service_pb2_grpc as pb_grpc
-from aarokya.identity.v1.live_state_service_pb2 import GetUserStateRequest, UserState
+from aarokya.identity.v1.live_state_service_pb2 import (
+    GetUserStateRequest,
+    UserState,
+    WatchLiveStateRequest,
+    WatchLiveStateResponse,
+)
 from aarokya.identity.v1.user_pb2 import UserStatus
 from records.models import SERVICE
 from records.users.errors import UserUnknown, WrongUserStatus
-from servicekit.caller import METADATA_KEY, Call
-from servicekit.errors import ServiceAway
+from servicekit.caller import METADATA_KEY, Call, system_call
+from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state
 
-TIMEOUT_S = 2.0
+MOST_USERS = 50_000
+CALL = system_call(SERVICE)
 
 
 class UserStates:
@@ -21,38 +26,80 @@ class UserStates:
 
     def __init__(self, identity: grpc.aio.Channel) -> None:
         self._stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(identity)
+        lease = Lease()
+        self._users: LeasedCache[str, UserState] = LeasedCache(
+            lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=MOST_USERS
+        )
+        self._watch = Watch(self._open_stream, self._hear, (self._users,), lease)
+
+    async def run(self) -> None:
+        """Listen to identity until cancelled. Before and without it, identity is asked every time."""
+        await self._watch.run()
 
     async def get(self, call: Call, user_id: UUID) -> UserState:
-        """Return the state of a user that the caller may know of.
+        """Return where a user stands, as whoever wants to change something of the user's must know it.
+
+        Of callers themselves the gateway has made sure already, so what is remembered will do, unless it would
+        have them refused. For everybody else identity is asked. The state is shared, so nobody may change it.
 
         Raises:
-            UserUnknown: there is no such user, or it is another's than the caller's.
+            UserUnknown: there is no such user, or the caller may not know.
             ServiceAway: identity does not answer, or not in time.
         """
-        metadata = ((METADATA_KEY, call.as_system(SERVICE).to_bytes()),)
-        try:
-            response = await self._stub.GetUserState(
-                GetUserStateRequest(user_id=str(user_id)), timeout=TIMEOUT_S, metadata=metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise ServiceAway from error
-        caller, state = call.caller, response.state
-        if not response.HasField("state"):
-            raise UserUnknown
-        if (caller.is_partner or caller.is_user) and UUID(state.platform_id) != caller.platform_id:
-            raise UserUnknown
-        if caller.is_user and str(user_id) != caller.id:
-            raise UserUnknown
-        return state
+        if call.caller.is_user:
+            state = await self._users.get(str(user_id))
+            if state is not None and state.status == UserStatus.USER_STATUS_ACTIVE:
+                return _visible(call, state)
+        return _visible(call, await self._users.get(str(user_id), fresh=True))
 
     async def get_unless_own(self, call: Call, user_id: UUID) -> UserState | None:
-        """Return the state as `get` does, or None when users ask for themselves: the gateway has seen that they may."""
-        if call.caller.is_user and call.caller.id == str(user_id):
-            return None
-        return await self.get(call, user_id)
+        """Return where a user stands as `get` does, or None for callers themselves."""
+        return None if _is_own(call, user_id) else await self.get(call, user_id)
+
+    async def require_known(self, call: Call, user_id: UUID) -> None:
+        """Make sure that the caller may read of a user, whose id and platform never change.
+
+        Raises:
+            UserUnknown: there is no such user, or the caller may not know.
+            ServiceAway: identity had to be asked and does not answer, or not in time.
+        """
+        if not _is_own(call, user_id):
+            _visible(call, await self._users.get(str(user_id)))
+
+    async def _fetch(self, user_id: str) -> UserState | None:
+        response = await ask_for_state(self._stub.GetUserState, GetUserStateRequest(user_id=user_id), CALL)
+        return response.state if response.HasField("state") else None
+
+    def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:
+        return self._stub.WatchLiveState(WatchLiveStateRequest(), metadata=((METADATA_KEY, CALL.to_bytes()),))
+
+    def _hear(self, message: WatchLiveStateResponse) -> None:
+        match message.WhichOneof("changed"):
+            case "user_id":
+                self._users.forget(message.user_id)
+            case "platform_id":
+                self._users.forget_tag(message.platform_id)
+            case "everything":
+                self._users.forget_everything()
 
 
 def require_active(state: UserState) -> None:
     """Refuse with `WrongUserStatus` unless the user is active."""
     if state.status != UserStatus.USER_STATUS_ACTIVE:
         raise WrongUserStatus
+
+
+def _is_own(call: Call, user_id: UUID) -> bool:
+    return call.caller.is_user and call.caller.id == str(user_id)
+
+
+def _visible(call: Call, state: UserState | None) -> UserState:
+    """Return the state if the caller may know of it. Raises UserUnknown."""
+    caller = call.caller
+    if state is None:
+        raise UserUnknown
+    if (caller.is_partner or caller.is_user) and UUID(state.platform_id) != caller.platform_id:
+        raise UserUnknown
+    if caller.is_user and state.user_id != caller.id:
+        raise UserUnknown
+    return state
