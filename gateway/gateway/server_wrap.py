@@ -18,17 +18,27 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from gateway.credentials import is_uuid
+from gateway.credentials import Kind
 from gateway.errors import Refused
 from gateway.exchange import BUDGET_S, Exchange, read_idempotency, read_if_match
 from gateway.fields import Answer, Body, Query
-from gateway.guards import PUBLIC, Gatekeeper, Guard, is_uuid
+from gateway.guards import PUBLIC, Gatekeeper, Guard
 from gateway.json_body import decode_json
 from gateway.validation import read_body, read_query
 
-# No resource has this id: a path with something that is no id names nothing that exists, and is answered likewise.
+# What a path names that begins with something that is no id.
+UNKNOWN_CODES = {
+    "platform_id": "PL-301",
+    "user_id": "US-401",
+    "benefit_provider_id": "BP-601",
+    "benefit_id": "BE-701",
+    "mrn_id": "MR-901",
+}
+# Stands for something that is no id further on in a path, whose service first looks for what comes before it. These
+# ids are always made by us, so nothing has this one.
 NO_SUCH_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-ANY_ROUTE_CODES = ("RQ-100", "RQ-114", "RQ-115")
-ASKING_CODES = ("RQ-101", "RQ-111", "RQ-112")
+ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-114", "RQ-115")
 BODY_CODES = ("RQ-102", "RQ-105", "RQ-106", "RQ-116")
 KEY_CODES = ("RQ-108", "RQ-109")
 
@@ -57,18 +67,23 @@ class GuardedRoute(APIRoute):
         query = _parameter(parameters, Query)
         exchange = next((name for name, it in parameters.items() if it.annotation == ExchangeOf), None)
         whole = next((name for name, it in parameters.items() if it.annotation is Request), None)
+        first_id = next((name for name in self.param_convertors if name in UNKNOWN_CODES), None)
         method = next(iter(self.methods or ()))
         template = f"{method} {self.path_format}"
         guard = getattr(endpoint, "guard", None)
         if not isinstance(guard, Guard):
             raise NotDeclared(f"{template} was not declared with a guard")
         self.guard = guard
-        reads_own_body = "requestBody" in (self.openapi_extra or {})
+        extra = self.openapi_extra or {}
+        reads_own_body = "requestBody" in extra
+        takes_key = "RQ-108" in extra["x-error-codes"]
 
         async def run(request: Request) -> Response:
             gatekeeper: Gatekeeper = request.app.state.gatekeeper
             caller = None if guard is PUBLIC else await gatekeeper.admit(guard, request, template)
-            arguments: dict[str, Any] = {name: _id(text) for name, text in request.path_params.items()}
+            arguments: dict[str, Any] = {
+                name: _id(text) for name, text in request.path_params.items() if name in parameters
+            }
             value = None
             if body is not None or reads_own_body:
                 value = await _read_json(request)
@@ -80,10 +95,10 @@ class GuardedRoute(APIRoute):
                 arguments[name] = read_query(shape, request.query_params.multi_items())
             elif request.url.query:
                 read_query(Query, request.query_params.multi_items())
-            if caller is not None and caller.is_user and not is_uuid(request.path_params.get("user_id", caller.id)):
-                raise Refused("US-401")
+            if first_id is not None and not is_uuid(request.path_params[first_id]):
+                raise Refused(UNKNOWN_CODES[first_id])
             if exchange is not None:
-                arguments[exchange] = _open_exchange(request, caller, value)
+                arguments[exchange] = _open_exchange(request, caller, value, takes_key)
             if whole is not None:
                 arguments[whole] = request
             response: Response = await endpoint(**arguments)
@@ -92,10 +107,10 @@ class GuardedRoute(APIRoute):
         return run
 
 
-def _open_exchange(request: Request, caller: Any, value: Any) -> Exchange:
+def _open_exchange(request: Request, caller: Any, value: Any, takes_key: bool) -> Exchange:
     state = request.scope["state"]
     headers = request.headers
-    keys = headers.getlist("idempotency-key") if request.method == "POST" and caller is not None else []
+    keys = headers.getlist("idempotency-key") if takes_key else []
     return Exchange(
         caller,
         request_id=state["request_id"],
@@ -178,6 +193,7 @@ class ServiceRouter:
         status_code: int = 200,
         codes: Sequence[str] = (),
         own_body: dict[str, Any] | None = None,
+        is_naturally_idempotent: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a route with its guard.
 
@@ -190,12 +206,20 @@ class ServiceRouter:
             status_code: the status of a success.
             codes: the codes that the domain can answer; those of the guard and of every request are added.
             own_body: the OpenAPI request body of a route that reads ``exchange.sent`` for itself.
+            is_naturally_idempotent: whether a POST needs no Idempotency-Key, and ignores one.
         """
 
         def declare(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             reads_body = own_body is not None or _parameter(inspect.signature(endpoint).parameters, Body)
-            all_codes = {*codes, *guard.codes, *ANY_ROUTE_CODES, *(ASKING_CODES if guard is not PUBLIC else ())}
-            all_codes |= {*(BODY_CODES if reads_body else ()), *(KEY_CODES if method == "POST" else ())}
+            all_codes = {*codes, *guard.codes, *ANY_ROUTE_CODES}
+            if guard is not PUBLIC:
+                all_codes.add("RQ-112")
+            if Kind.USER in guard.kinds and "{user_id}" in path:
+                all_codes.add("AU-206")
+            if reads_body:
+                all_codes.update(BODY_CODES)
+            if method == "POST" and not is_naturally_idempotent:
+                all_codes.update(KEY_CODES)
             endpoint.guard = guard  # type: ignore[attr-defined]
             self.router.add_api_route(
                 path,
