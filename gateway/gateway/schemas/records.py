@@ -18,11 +18,11 @@ class CreateAccountBody(fields.Body):
     """A reference to an account elsewhere, where a user's money goes."""
 
     type: AccountType = Field(description="Where the account is held.")
-    account_number: fields.AccountNumber = Field(description="The account's number, or the address for UPI. Never answered.")
-    ifsc: fields.Ifsc | None = Field(default_factory=fields.absent, description="The bank branch's IFSC; required for a bank account.")
+    account_number: fields.AccountNumber = Field(description="The account's number, or the address for UPI. Never answered. 9 to 18 digits for BANK, `name@handle` for UPI, otherwise 4 to 64 characters.")
+    ifsc: fields.Ifsc | None = Field(default_factory=fields.absent, description="The bank branch's IFSC; required for a bank account, and refused for any other.")
     holder_name: fields.Title | None = Field(default_factory=fields.absent, description="The holder's name as the bank knows it.")
     provider_name: fields.Title | None = Field(default_factory=fields.absent, description="The bank's or wallet's name.")
-    is_primary: bool = Field(default_factory=fields.absent, description="Whether money goes here first.")
+    is_primary: bool = Field(default_factory=fields.absent, description="Whether money goes here first. A user's first account does in any case; after that, make another account primary to take it from this one.")
     verification_status: AccountVerificationStatus = Field(default_factory=fields.absent, description="Whether the partner has made sure that the account is the user's. Only partners may set it.")
     verification_reference: fields.Identifier | None = Field(default_factory=fields.absent, description="The partner's reference of that check. Only partners may set it.")
 
@@ -37,14 +37,14 @@ class Account(fields.Answer):
     user_id: fields.Uuid = Field(description="The user whose account it is.")
     type: AccountType = Field(description="Where the account is held.")
     account_number_masked: fields.Masked | None = Field(description="The end of the account's number; null once erased.")
-    ifsc: fields.Ifsc | None = Field(description="The bank branch's IFSC; required for a bank account.")
+    ifsc: fields.Ifsc | None = Field(description="The bank branch's IFSC; required for a bank account, and refused for any other.")
     holder_name: fields.Title | None = Field(description="The holder's name as the bank knows it.")
     provider_name: fields.Title | None = Field(description="The bank's or wallet's name.")
-    is_primary: bool = Field(description="Whether money goes here first.")
+    is_primary: bool = Field(description="Whether money goes here first. A user's first account does in any case; after that, make another account primary to take it from this one.")
     verification_status: AccountVerificationStatus = Field(description="Whether the partner has made sure that the account is the user's. Only partners may set it.")
     verification_reference: fields.Identifier | None = Field(description="The partner's reference of that check. Only partners may set it.")
     status: AccountStatus = Field(description="Whether the account is there.")
-    shared_with_other_users: bool | None = Field(description="Whether another user has stored the same account; told to partners, null for users.")
+    shared_with_other_users: bool | None = Field(description="Whether another user of the partner's platform has stored the same account; told to partners, null for users.")
     created_at: fields.Rfc3339 = Field(description="When the account was stored.")
     updated_at: fields.Rfc3339 = Field(description="When the account was last changed.")
 
@@ -63,11 +63,11 @@ class AccountList(fields.Answer):
 class UpdateAccountBody(fields.Body):
     """A reference to an account elsewhere, where a user's money goes."""
 
-    account_number: fields.AccountNumber = Field(default_factory=fields.absent, description="The account's number, or the address for UPI. Never answered.")
-    ifsc: fields.Ifsc | None = Field(default_factory=fields.absent, description="The bank branch's IFSC; required for a bank account.")
+    account_number: fields.AccountNumber = Field(default_factory=fields.absent, description="The account's number, or the address for UPI. Never answered. 9 to 18 digits for BANK, `name@handle` for UPI, otherwise 4 to 64 characters.")
+    ifsc: fields.Ifsc | None = Field(default_factory=fields.absent, description="The bank branch's IFSC; required for a bank account, and refused for any other.")
     holder_name: fields.Title | None = Field(default_factory=fields.absent, description="The holder's name as the bank knows it.")
     provider_name: fields.Title | None = Field(default_factory=fields.absent, description="The bank's or wallet's name.")
-    is_primary: bool = Field(default_factory=fields.absent, description="Whether money goes here first.")
+    is_primary: bool = Field(default_factory=fields.absent, description="Whether money goes here first. A user's first account does in any case; after that, make another account primary to take it from this one.")
     verification_status: AccountVerificationStatus = Field(default_factory=fields.absent, description="Whether the partner has made sure that the account is the user's. Only partners may set it.")
     verification_reference: fields.Identifier | None = Field(default_factory=fields.absent, description="The partner's reference of that check. Only partners may set it.")
 
@@ -196,7 +196,7 @@ class Mrn(fields.Answer):
 class ListMrnsQuery(fields.PageQuery):
     """Which page of which links to answer."""
 
-    user_id: fields.Uuid | None = Field(default=None, description="Only links of this user.")
+    user_id: fields.Uuid | None = Field(default=None, description="Only links of this user. Partners need it unless dependant_id is given, or mrn together with benefit_provider_id.")
     dependant_id: fields.Uuid | None = Field(default=None, description="Only links of this person.")
     benefit_provider_id: fields.Uuid | None = Field(default=None, description="Only links to this provider.")
     mrn: fields.MrnText | None = Field(default=None, description="Only links with this number.")

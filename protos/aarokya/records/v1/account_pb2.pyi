@@ -130,17 +130,21 @@ class Account(_message.Message):
     type: Global___AccountType.ValueType
     """Where the account is held."""
     account_number: _builtins.str
-    """The account's number, or the address for UPI. Never answered."""
+    """The account's number, or the address for UPI. Never answered. 9 to 18 digits for BANK, `name@handle` for UPI,
+    otherwise 4 to 64 characters.
+    """
     account_number_masked: _builtins.str
     """The end of the account's number; null once erased."""
     ifsc: _builtins.str
-    """The bank branch's IFSC; required for a bank account."""
+    """The bank branch's IFSC; required for a bank account, and refused for any other."""
     holder_name: _builtins.str
     """The holder's name as the bank knows it."""
     provider_name: _builtins.str
     """The bank's or wallet's name."""
     is_primary: _builtins.bool
-    """Whether money goes here first."""
+    """Whether money goes here first. A user's first account does in any case; after that, make another account primary
+    to take it from this one.
+    """
     verification_status: Global___AccountVerificationStatus.ValueType
     """Whether the partner has made sure that the account is the user's. Only partners may set it."""
     verification_reference: _builtins.str
@@ -148,7 +152,7 @@ class Account(_message.Message):
     status: Global___AccountStatus.ValueType
     """Whether the account is there."""
     shared_with_other_users: _builtins.bool
-    """Whether another user has stored the same account; told to partners, null for users."""
+    """Whether another user of the partner's platform has stored the same account; told to partners, null for users."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the account was stored."""

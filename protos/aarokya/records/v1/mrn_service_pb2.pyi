@@ -126,7 +126,7 @@ class ListMrnsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Only links of this user."""
+    """Only links of this user. Partners need it unless dependant_id is given, or mrn together with benefit_provider_id."""
     dependant_id: _builtins.str
     """Only links of this person."""
     benefit_provider_id: _builtins.str
