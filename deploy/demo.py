@@ -23,7 +23,8 @@ def main() -> None:
             print(f"\n{number}. {step.title}\n   {step.method} {answer.path}")
             if step.body:
                 print(f"   > {json.dumps(step.body)}")
-            print(f"   {answer.status} {json.dumps(answer.body, indent=2, ensure_ascii=False)}".replace("\n", "\n   "))
+            shown = "" if answer.body is None else json.dumps(answer.body, indent=2, ensure_ascii=False)
+            print(f"   {answer.status} {shown}".replace("\n", "\n   "))
     except JourneyEnded as end:
         sys.exit(f"aarokya: the journey ended early: {end}")
     print("\nThe journey is complete.")

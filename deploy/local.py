@@ -32,8 +32,11 @@ class Signals:
     def __init__(self) -> None:
         self._first_at: float | None = None
         self._is_urgent = False
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._note)
+        # Under nohup the closing of the terminal is to be ignored.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._note)
 
     def _note(self, _signum: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
