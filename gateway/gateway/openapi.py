@@ -5,7 +5,7 @@ alternatives (empty for a public route); and `x-error-codes`, every code it can 
 route that leaves one out stops the gateway from starting.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,17 +227,17 @@ def _complete(operation: Json, method: str, place: str, schemas: Mapping[str, Js
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
-    _complete_parameters(operation, method)
+    _complete_parameters(operation, codes)
     for media in operation.get("requestBody", {}).get("content", {}).values():
         if "example" not in media and "examples" not in media:
             media["example"] = _example(media.get("schema", {}), schemas, brief=True)
     for status, response in responses.items():
-        _complete_success(status, response, method, schemas)
+        _complete_success(status, response, codes, schemas)
     for status, alike in _by_status(codes).items():
         responses[status] = _error_response(alike)
 
 
-def _complete_parameters(operation: Json, method: str) -> None:
+def _complete_parameters(operation: Json, codes: Collection[str]) -> None:
     parameters: list[Json] = operation.get("parameters", [])
     for parameter in parameters:
         # A query parameter can be left out, but it can't be null.
@@ -250,7 +250,7 @@ def _complete_parameters(operation: Json, method: str) -> None:
             schema["format"] = "uuid"
             parameter.setdefault("description", f"The {parameter['name'].removesuffix('_id').replace('_', ' ')}'s id.")
     declared = {parameter["name"].lower() for parameter in parameters}
-    wanted = {"IdempotencyKey": method == "post", "IfMatch": "RQ-110" in operation["x-error-codes"]}
+    wanted = {"IdempotencyKey": "RQ-108" in codes, "IfMatch": "RQ-110" in codes}
     for name, is_wanted in wanted.items():
         if is_wanted and _PARAMETERS[name]["name"].lower() not in declared:
             parameters.append({"$ref": f"#/components/parameters/{name}"})
@@ -258,7 +258,7 @@ def _complete_parameters(operation: Json, method: str) -> None:
         operation["parameters"] = parameters
 
 
-def _complete_success(status: str, response: Json, method: str, schemas: Mapping[str, Json]) -> None:
+def _complete_success(status: str, response: Json, codes: Collection[str], schemas: Mapping[str, Json]) -> None:
     headers = ["X-Request-Id"]
     if status == "204":
         response["description"] = "It is done, and there is nothing to say."
@@ -273,7 +273,7 @@ def _complete_success(status: str, response: Json, method: str, schemas: Mapping
             media["example"] = _example(schema, schemas)
     if status == "201":
         headers.append("Location")
-    if method == "post":
+    if "RQ-108" in codes:
         headers.append("Idempotency-Replayed")
     response["headers"] = {**_header_references(headers), **response.get("headers", {})}
 

@@ -18,8 +18,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from gateway.credentials import is_uuid
-from gateway.credentials import Kind
+from gateway.credentials import Kind, is_uuid
 from gateway.errors import Refused
 from gateway.exchange import BUDGET_S, Exchange, read_idempotency, read_if_match
 from gateway.fields import Answer, Body, Query

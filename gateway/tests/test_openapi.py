@@ -33,7 +33,7 @@ def identity_router() -> APIRouter:
         operation_id="create_platform",
         summary="Add a platform",
         response_model=identity.Platform,
-        openapi_extra=declared("identity", ADMIN, "RQ-100", "RQ-101", "RQ-107", "AU-201", "AU-202", "PL-303"),
+        openapi_extra=declared("identity", ADMIN, "RQ-100", "RQ-101", "RQ-107", "RQ-108", "AU-201", "AU-202", "PL-303"),
     )
     async def create_platform(body: identity.CreatePlatformBody): ...
 
@@ -76,7 +76,7 @@ def records_router() -> APIRouter:
         operation_id="link_mrn",
         summary="Link an MRN",
         response_model=records.Mrn,
-        openapi_extra=declared("records", PARTNER_OR_USER, "RQ-101", "MR-903", "MR-904"),
+        openapi_extra=declared("records", PARTNER_OR_USER, "RQ-101", "RQ-108", "MR-903", "MR-904"),
     )
     async def link_mrn(body: records.CreateMrnBody): ...
 

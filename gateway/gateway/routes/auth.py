@@ -89,6 +89,7 @@ REQUEST_BODY = {
     answer=TokenAnswer,
     codes=("AU-206", "US-402", "US-406"),
     own_body=REQUEST_BODY,
+    is_naturally_idempotent=True,
 )
 async def issue_token(exchange: ExchangeOf) -> Response:
     body = read_body(TokenBody, exchange.sent)

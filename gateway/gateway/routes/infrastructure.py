@@ -77,7 +77,6 @@ async def readyz(request: Request) -> Response:
     guard=PUBLIC,
     summary="Read this document, whole or one service's part of it.",
     answer=None,
-    codes=("RQ-101",),
 )
 async def read_openapi(request: Request, query: Annotated[OpenApiQuery, InQuery()]) -> Response:
     return Response(request.app.state.openapi_of(query.service), media_type="application/json")

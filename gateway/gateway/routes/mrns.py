@@ -35,7 +35,7 @@ async def link_mrn(exchange: ExchangeOf, body: CreateMrnBody) -> Response:
     guard=PARTNER_OR_USER,
     summary="List the links that match.",
     answer=MrnList,
-    codes=("US-401", "RQ-113"),
+    codes=("AU-206", "US-401", "RQ-113"),
 )
 async def list_mrns(exchange: ExchangeOf, query: Annotated[ListMrnsQuery, Query()]) -> Response:
     if exchange.caller.is_user and query.user_id not in (None, exchange.caller.id):
