@@ -5,14 +5,12 @@ from uuid import UUID
 
 import grpc
 
-from aarokya.identity.v1.live_state_service_pb2 import UserState
 from aarokya.records.v1 import account_service_pb2 as pb
 from aarokya.records.v1.account_pb2 import Account
 from aarokya.records.v1.account_service_pb2_grpc import AccountServiceServicer
 from records.accounts.repository import AccountRepository
 from records.accounts.service import AccountService
 from records.users.states import UserStates
-from servicekit.caller import Call
 from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
 from servicekit.paging import PageTokens
@@ -31,25 +29,25 @@ class AccountRpc(AccountServiceServicer):
         database: Database,
         once: OnceOnly,
         pages: PageTokens,
-        users: UserStates,
+        states: UserStates,
         accounts: AccountService,
         account_rows: AccountRepository,
     ) -> None:
         self._database = database
         self._once = once
         self._pages = pages
-        self._users = users
+        self._states = states
         self._accounts = accounts
         self._account_rows = account_rows
 
     @allow_peers(GATEWAY)
     async def CreateAccount(self, request: pb.CreateAccountRequest, context: Context) -> pb.CreateAccountResponse:
         call, user_id = call_of(context), UUID(request.user_id)
-        user = await self._partners_user(call, user_id)
+        state = await self._states.get_unless_own(call, user_id)
         async with self._database.transaction(call) as tx:
 
             async def effect() -> pb.CreateAccountResponse:
-                account = await self._accounts.create_account(tx, user_id, user, request.account)
+                account = await self._accounts.create_account(tx, user_id, state, request.account)
                 return pb.CreateAccountResponse(account=_public(account))
 
             return await self._once.once(tx, effect, pb.CreateAccountResponse, owner=lambda _: user_id)
@@ -57,7 +55,7 @@ class AccountRpc(AccountServiceServicer):
     @allow_peers(GATEWAY)
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
         call, user_id = call_of(context), UUID(request.user_id)
-        await self._partners_user(call, user_id)
+        await self._states.require_known(call, user_id)
         async with self._database.transaction(call) as tx:
             account = await self._accounts.get_account(tx, user_id, UUID(request.account_id))
         return pb.GetAccountResponse(account=_public(account))
@@ -66,7 +64,7 @@ class AccountRpc(AccountServiceServicer):
     async def ListAccounts(self, request: pb.ListAccountsRequest, context: Context) -> pb.ListAccountsResponse:
         call, user_id = call_of(context), UUID(request.user_id)
         cursor = self._pages.open(call, request)
-        await self._partners_user(call, user_id)
+        await self._states.require_known(call, user_id)
         async with self._database.transaction(call) as tx:
             rows = await self._account_rows.list_newest(tx, user_id, cursor, request.page_size)
         page, token = self._pages.cut(call, request, rows)
@@ -76,24 +74,20 @@ class AccountRpc(AccountServiceServicer):
     @allow_peers(GATEWAY)
     async def UpdateAccount(self, request: pb.UpdateAccountRequest, context: Context) -> pb.UpdateAccountResponse:
         call, user_id = call_of(context), UUID(request.user_id)
-        user = await self._partners_user(call, user_id)
+        state = await self._states.get_unless_own(call, user_id)
         async with self._database.transaction(call) as tx:
             account = await self._accounts.update_account(
-                tx, user_id, user, UUID(request.account_id), request.account, request.update_mask.paths
+                tx, user_id, state, UUID(request.account_id), request.account, request.update_mask.paths
             )
         return pb.UpdateAccountResponse(account=_public(account))
 
     @allow_peers(GATEWAY)
     async def DeleteAccount(self, request: pb.DeleteAccountRequest, context: Context) -> pb.DeleteAccountResponse:
         call, user_id = call_of(context), UUID(request.user_id)
-        user = await self._partners_user(call, user_id)
+        state = await self._states.get_unless_own(call, user_id)
         async with self._database.transaction(call) as tx:
-            await self._accounts.remove_account(tx, user_id, user, UUID(request.account_id))
+            await self._accounts.remove_account(tx, user_id, state, UUID(request.account_id))
         return pb.DeleteAccountResponse()
-
-    async def _partners_user(self, call: Call, user_id: UUID) -> UserState | None:
-        """Return where a partner's user stands; None when the user calls, of whom the gateway knows that already."""
-        return await self._users.get(call, user_id) if call.caller.is_partner else None
 
 
 def _public(account: Account) -> Account:

@@ -27,7 +27,7 @@ VERIFICATION = ("verification_status", "verification_reference")
 class AccountService:
     """Decides what may happen to accounts.
 
-    `user` is where a partner's user stands. It is None when the user calls, whom the gateway lets in only while active.
+    `state` is None when users change their own accounts: the gateway has seen that they may.
     Whoever changes an account holds the lock of the user's accounts, so that exactly one of them is primary.
     """
 
@@ -35,10 +35,10 @@ class AccountService:
         self._accounts = accounts
         self._audit = audit
 
-    async def create_account(self, tx: Transaction, user_id: UUID, user: UserState | None, wanted: Account) -> Account:
+    async def create_account(self, tx: Transaction, user_id: UUID, state: UserState | None, wanted: Account) -> Account:
         """Store an account; the first one is primary whether that was asked for or not."""
-        if user is not None:
-            require_active(user)
+        if state is not None:
+            require_active(state)
         account = Account(
             id=str(uuid7()),
             user_id=str(user_id),
@@ -71,7 +71,7 @@ class AccountService:
         self,
         tx: Transaction,
         user_id: UUID,
-        user: UserState | None,
+        state: UserState | None,
         account_id: UUID,
         wanted: Account,
         mask: Sequence[str],
@@ -79,8 +79,8 @@ class AccountService:
         """Change an account; another number or IFSC has to be verified anew."""
         await self._accounts.lock(tx, user_id)
         stored = await self._find(tx, user_id, account_id)
-        if user is not None:
-            require_active(user)
+        if state is not None:
+            require_active(state)
         before = stored.account
         after = _patched(before, wanted, mask)
         details = _broken_rules(after)
@@ -104,12 +104,12 @@ class AccountService:
         await self._write(tx, "account.update", stored, after)
         return await self.get_account(tx, user_id, account_id)
 
-    async def remove_account(self, tx: Transaction, user_id: UUID, user: UserState | None, account_id: UUID) -> None:
+    async def remove_account(self, tx: Transaction, user_id: UUID, state: UserState | None, account_id: UUID) -> None:
         """Take an account out of use; if it was the primary one, the oldest of the others becomes that."""
         await self._accounts.lock(tx, user_id)
         stored = await self._find(tx, user_id, account_id)
-        if user is not None:
-            require_active(user)
+        if state is not None:
+            require_active(state)
         after = apply_mask(stored.account, stored.account, ())
         after.status = AccountStatus.ACCOUNT_STATUS_REMOVED
         after.is_primary = False

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from aarokya.records.v1.mrn_pb2 import Mrn
 from records.models import dependants, mrns
-from records.mrns.errors import MrnOfAnotherDependant
 from records.users.errors import WrongUserStatus
 from servicekit.caller import Caller
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys, OwnerErased
-from servicekit.database import AnyRow, Transaction, refusing
+from servicekit.database import AnyRow, Transaction
 from servicekit.paging import newest_first
 from servicekit.rows import RowMapper
 
@@ -47,13 +46,11 @@ class MrnRepository:
             statement = statement.where(dependants.c.user_id == UUID(caller.id))
         return (await tx.execute(statement.order_by(dependants.c.version.desc()).limit(1))).one_or_none()
 
-    async def insert_unless_linked(self, tx: Transaction, mrn: Mrn) -> bool:
-        """Add an MRN; False when its dependant has one at this provider.
+    async def insert_unless_taken(self, tx: Transaction, mrn: Mrn) -> bool:
+        """Add an MRN; False when its pair has one, or another dependant of the user this number at the provider.
 
-        Of two inserts at once with the same pair and the same number, the second would be told of one or the other
-        as chance will have it. So it waits until the first has ended, and then sees the pair first.
+        Which of the two it was is not told by the violated constraint: PostgreSQL names the first it meets.
         """
-        dependant_id, provider_id = UUID(mrn.dependant_id), UUID(mrn.benefit_provider_id)
         platform_id = tx.call.caller.platform_id
         try:
             key = await self._keys.for_owner(tx, UUID(mrn.user_id), platform_id)
@@ -65,14 +62,19 @@ class MrnRepository:
             key=key,
             version=FIRST_VERSION,
             platform_id=platform_id,
-            mrn_hash=self._number_hash(provider_id, mrn.mrn),
+            mrn_hash=self._number_hash(UUID(mrn.benefit_provider_id), mrn.mrn),
         )
-        await tx.execute(
-            select(func.pg_advisory_xact_lock(func.hashtextextended(f"mrns:{dependant_id}:{provider_id}", 0)))
+        statement = insert_or_ignore(mrns).values(values).on_conflict_do_nothing()
+        return (await tx.execute(statement.returning(mrns.c.id))).first() is not None
+
+    async def is_linked(self, tx: Transaction, dependant_id: UUID, benefit_provider_id: UUID) -> bool:
+        """Return whether a dependant has an MRN at a provider."""
+        statement = select(mrns.c.id).where(
+            mrns.c.dependant_id == dependant_id,
+            mrns.c.benefit_provider_id == benefit_provider_id,
+            mrns.c.platform_id == tx.call.caller.platform_id,
         )
-        statement = insert_or_ignore(mrns).values(values).on_conflict_do_nothing(constraint="uq_mrns_pair")
-        with refusing({"uq_mrns_number": MrnOfAnotherDependant}):
-            return (await tx.execute(statement.returning(mrns.c.id))).first() is not None
+        return (await tx.execute(statement)).first() is not None
 
     async def delete(self, tx: Transaction, mrn_id: UUID) -> None:
         """Take an MRN away."""

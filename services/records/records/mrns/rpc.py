@@ -28,14 +28,14 @@ class MrnRpc(MrnServiceServicer):
         database: Database,
         once: OnceOnly,
         pages: PageTokens,
-        users: UserStates,
+        states: UserStates,
         mrns: MrnService,
         mrn_rows: MrnRepository,
     ) -> None:
         self._database = database
         self._once = once
         self._pages = pages
-        self._users = users
+        self._states = states
         self._mrns = mrns
         self._mrn_rows = mrn_rows
 
@@ -69,8 +69,8 @@ class MrnRpc(MrnServiceServicer):
         call = call_of(context)
         cursor = self._pages.open(call, request)
         user_id = UUID(request.user_id) if request.HasField("user_id") else None
-        if call.caller.is_partner and user_id is not None:
-            await self._users.get(call, user_id)
+        if user_id is not None:
+            await self._states.require_known(call, user_id)
         async with self._database.transaction(call) as tx:
             rows = await self._mrns.list_mrns(
                 tx,

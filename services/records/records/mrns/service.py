@@ -9,7 +9,7 @@ from uuid6 import uuid7
 from aarokya.records.v1.mrn_pb2 import Mrn, MrnSource
 from records.dependants.errors import DependantRemoved, DependantUnknown
 from records.dependants.repository import REMOVED
-from records.mrns.errors import MrnAlreadyLinked, MrnFormatWrong, MrnUnknown, ProviderUnusable
+from records.mrns.errors import MrnAlreadyLinked, MrnFormatWrong, MrnOfAnotherDependant, MrnUnknown, ProviderUnusable
 from records.mrns.providers import MrnProviders
 from records.mrns.repository import MrnRepository, StoredMrn
 from records.users.states import UserStates, require_active
@@ -22,9 +22,9 @@ from servicekit.errors import Detail, InvalidField, Refusal
 class MrnService:
     """Decides what may happen to MRNs."""
 
-    def __init__(self, mrns: MrnRepository, users: UserStates, providers: MrnProviders, audit: AuditLog) -> None:
+    def __init__(self, mrns: MrnRepository, states: UserStates, providers: MrnProviders, audit: AuditLog) -> None:
         self._mrns = mrns
-        self._users = users
+        self._states = states
         self._providers = providers
         self._audit = audit
 
@@ -43,9 +43,9 @@ class MrnService:
     async def _check_link(self, call: Call, wanted: Mrn, dependant: AnyRow | None) -> None:
         if dependant is None:
             raise DependantUnknown
-        # Users themselves get past the gateway only while they are active.
-        if call.caller.is_partner:
-            require_active(await self._users.get(call, dependant.user_id))
+        state = await self._states.get_unless_own(call, dependant.user_id)
+        if state is not None:
+            require_active(state)
         if dependant.status == REMOVED:
             raise DependantRemoved
         # The catalogue remembers having been asked, so it is asked last.
@@ -66,8 +66,9 @@ class MrnService:
             source=MrnSource.MRN_SOURCE_USER if tx.call.caller.is_user else MrnSource.MRN_SOURCE_PARTNER,
         )
         mrn.created_at.FromDatetime(tx.now)
-        if not await self._mrns.insert_unless_linked(tx, mrn):
-            raise MrnAlreadyLinked
+        if not await self._mrns.insert_unless_taken(tx, mrn):
+            is_linked = await self._mrns.is_linked(tx, UUID(mrn.dependant_id), UUID(mrn.benefit_provider_id))
+            raise MrnAlreadyLinked if is_linked else MrnOfAnotherDependant
         await self._audit.record(
             tx,
             "mrn.link",

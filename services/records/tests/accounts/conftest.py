@@ -30,16 +30,21 @@ class KnownUsers:
     """What identity would say of users."""
 
     states: dict[UUID, UserState] = field(default_factory=dict)
-    asked: int = 0
 
     def set_state(self, user_id: UUID, platform_id: UUID, status: UserStatus.ValueType = ACTIVE) -> UUID:
         self.states[user_id] = UserState(user_id=str(user_id), platform_id=str(platform_id), status=status)
         return user_id
 
-    async def get(self, call: Call, user_id: UUID) -> UserState:
-        self.asked += 1
+    async def get_unless_own(self, call: Call, user_id: UUID) -> UserState | None:
+        return None if call.caller.id == str(user_id) else self._find(call, user_id)
+
+    async def require_known(self, call: Call, user_id: UUID) -> None:
+        if call.caller.id != str(user_id):
+            self._find(call, user_id)
+
+    def _find(self, call: Call, user_id: UUID) -> UserState:
         state = self.states.get(user_id)
-        if state is None or state.platform_id != str(call.caller.platform_id):
+        if call.caller.is_user or state is None or state.platform_id != str(call.caller.platform_id):
             raise UserUnknown
         return state
 

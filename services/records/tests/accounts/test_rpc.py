@@ -211,10 +211,6 @@ class TestCreateAccount:
         with pytest.raises(WrongUserStatus):
             await desk.create()
 
-    async def test_users_call_asks_nobody(self, desk: Desk) -> None:
-        await desk.create()
-        assert desk.users.asked == 0
-
     async def test_hides_other_platforms_users(self, desk: Desk) -> None:
         account = await desk.create()
         for attempt in (
@@ -224,6 +220,7 @@ class TestCreateAccount:
             desk.update(account.id, desk.other_partner, holder_name="Ravi"),
             desk.delete(account.id, desk.other_partner),
             desk.list_page(desk.partner, user_id=uuid4()),
+            desk.list_page(desk.user, user_id=uuid4()),
         ):
             with pytest.raises(UserUnknown):
                 await attempt

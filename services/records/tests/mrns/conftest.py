@@ -33,9 +33,16 @@ class KnownUsers:
 
     states: dict[UUID, UserState] = field(default_factory=dict)
 
-    async def get(self, call: Call, user_id: UUID) -> UserState:
+    async def get_unless_own(self, call: Call, user_id: UUID) -> UserState | None:
+        return None if call.caller.id == str(user_id) else self._find(call, user_id)
+
+    async def require_known(self, call: Call, user_id: UUID) -> None:
+        if call.caller.id != str(user_id):
+            self._find(call, user_id)
+
+    def _find(self, call: Call, user_id: UUID) -> UserState:
         state = self.states.get(user_id)
-        if state is None or state.platform_id != str(call.caller.platform_id):
+        if call.caller.is_user or state is None or state.platform_id != str(call.caller.platform_id):
             raise UserUnknown
         return state
 
