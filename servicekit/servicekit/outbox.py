@@ -5,6 +5,7 @@ A relay that dies leaves its lease to run out; the receiver's `Inbox` makes the 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +42,7 @@ from servicekit.metrics import OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
 LEASE = timedelta(seconds=10)
 DELIVERY_TIMEOUT_S = 3.0
 POLL_S = 0.5
+LOOK_AGAIN_S = 0.01
 BATCH = 20
 KEPT = timedelta(days=7)
 LONGEST_BACKOFF_S = 30
@@ -91,6 +93,7 @@ class Outbox:
         self._call = system_call(service)
         self._deliver = deliver
         self._wake = asyncio.Event()
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     async def add(
         self,
@@ -128,19 +131,34 @@ class Outbox:
         )
 
     async def deliver_soon(self, owner_id: UUID, wait_s: float) -> None:
-        """Try at once to deliver what waits for an owner, and wait for that at most ``wait_s`` seconds."""
+        """Deliver at once what waits for an owner, and wait for that at most ``wait_s`` seconds.
+
+        What has not arrived by then is still on its way: stopping it would leave its lease to run out.
+        """
+        delivery = asyncio.create_task(self._deliver_all(owner_id, time.monotonic() + wait_s))
+        self._deliveries.add(delivery)
+        delivery.add_done_callback(self._deliveries.discard)
+        await asyncio.wait([delivery], timeout=wait_s)
+
+    async def _deliver_all(self, owner_id: UUID, until: float) -> None:
+        """Deliver what waits for an owner, or see it delivered by whoever was quicker, unless that takes too long."""
         try:
-            async with asyncio.timeout(wait_s):
-                while await self._relay(owner_id):
-                    pass
-        except (TimeoutError, Refusal):
+            while await self._has_waiting(owner_id):
+                leased, delivered = await self._relay(owner_id)
+                if leased and not delivered:
+                    break
+                if not leased:
+                    if time.monotonic() > until:
+                        break
+                    await asyncio.sleep(LOOK_AGAIN_S)
+        except Refusal:
             self._wake.set()
 
     async def run(self) -> None:
         """Deliver what waits, until cancelled."""
         while True:
             try:
-                while await self._relay():
+                while (await self._relay())[1]:
                     pass
                 await self._report()
             except Refusal as refusal:
@@ -152,8 +170,8 @@ class Outbox:
             except TimeoutError:
                 continue
 
-    async def _relay(self, owner_id: UUID | None = None) -> int:
-        """Deliver one batch and return how many events of it arrived."""
+    async def _relay(self, owner_id: UUID | None = None) -> tuple[int, int]:
+        """Try to deliver one batch; return how many events it had and how many of them arrived."""
         events = await self._lease(owner_id)
         arrived = await asyncio.gather(*(self._attempt(event) for event in events))
         delivered = [event.id for event, ok in zip(events, arrived, strict=True) if ok]
@@ -161,7 +179,13 @@ class Outbox:
             async with self._database.transaction(self._call) as tx:
                 table = self._table
                 await tx.execute(update(table).where(table.c.id.in_(delivered)).values(delivered_at=func.now()))
-        return len(delivered)
+        return len(events), len(delivered)
+
+    async def _has_waiting(self, owner_id: UUID) -> bool:
+        table = self._table
+        waiting = select(table.c.id).where(table.c.owner_id == owner_id, table.c.delivered_at.is_(None)).limit(1)
+        async with self._database.transaction(self._call) as tx:
+            return (await tx.execute(waiting)).first() is not None
 
     async def _lease(self, owner_id: UUID | None) -> list[Event]:
         """Take the oldest waiting event of each owner, so that one owner's events never overtake one another."""

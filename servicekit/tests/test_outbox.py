@@ -1,0 +1,133 @@
+"""That events arrive, once each and in order for each owner, whoever delivers them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import psycopg
+import pytest
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from servicekit.history import grants
+from servicekit.outbox import Event, Outbox, outbox_table
+
+TABLE = outbox_table(MetaData())
+DIALECT = create_engine("postgresql+psycopg://").dialect
+
+
+class Receiver:
+    """Takes events, at once or when the test says so."""
+
+    def __init__(self) -> None:
+        self.arrived: list[bytes | None] = []
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.is_away = False
+
+    async def take(self, event: Event) -> None:
+        await self.is_open.wait()
+        if self.is_away:
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+        self.arrived.append(event.payload)
+
+
+@pytest.fixture
+async def receiver() -> Receiver:
+    return Receiver()
+
+
+@pytest.fixture
+async def new_outbox(kit: Any, receiver: Receiver) -> AsyncIterator[Callable[[], Outbox]]:
+    """Return an outbox as another replica would have it."""
+    with psycopg.connect(kit.owner_dsn) as connection:
+        connection.execute(str(CreateTable(TABLE).compile(dialect=DIALECT)))
+        for index in TABLE.indexes:
+            connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
+        for statement in grants("outbox", "kit", delete=True):
+            connection.execute(statement)
+    made: list[Outbox] = []
+
+    def new() -> Outbox:
+        made.append(Outbox(TABLE, kit.database, kit.data_keys, "kit", receiver.take))
+        return made[-1]
+
+    yield new
+    receiver.is_open.set()
+    for outbox in made:
+        await asyncio.gather(*outbox._deliveries)
+
+
+async def add(kit: Any, outbox: Outbox, owner_id: UUID, *payloads: bytes, first_version: int = 1) -> None:
+    async with kit.database.transaction(kit.worker) as tx:
+        for version, payload in enumerate(payloads, first_version):
+            await outbox.add(tx, owner_id=owner_id, platform_id=kit.platform_id, owner_version=version, payload=payload)
+
+
+class TestDeliverSoon:
+    async def test_delivers_in_order(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        await add(kit, outbox, owner_id, b"one", b"two", b"three")
+
+        await outbox.deliver_soon(owner_id, 5)
+
+        assert receiver.arrived == [b"one", b"two", b"three"]
+
+    async def test_waits_for_whoever_was_quicker(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        quicker, outbox, owner_id = new_outbox(), new_outbox(), uuid4()
+        await add(kit, outbox, owner_id, b"one")
+        receiver.is_open.clear()
+        await quicker.deliver_soon(owner_id, 0.1)
+
+        asyncio.get_running_loop().call_later(0.1, receiver.is_open.set)
+        await outbox.deliver_soon(owner_id, 5)
+
+        assert receiver.arrived == [b"one"]
+
+    async def test_goes_on_after_the_wait(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        await add(kit, outbox, owner_id, b"one")
+        receiver.is_open.clear()
+        began = time.monotonic()
+
+        await outbox.deliver_soon(owner_id, 0.1)
+
+        assert time.monotonic() - began < 1
+        assert receiver.arrived == []
+        receiver.is_open.set()
+        await outbox.deliver_soon(owner_id, 5)
+        assert receiver.arrived == [b"one"]
+
+    async def test_returns_at_once_when_the_receiver_is_away(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        await add(kit, outbox, owner_id, b"one")
+        receiver.is_away = True
+        began = time.monotonic()
+
+        await outbox.deliver_soon(owner_id, 5)
+
+        assert time.monotonic() - began < 1
+
+
+class TestRun:
+    async def test_delivers_when_the_receiver_is_back(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        receiver.is_away = True
+        await add(kit, outbox, owner_id, b"one")
+        task = asyncio.create_task(outbox.run())
+        await asyncio.sleep(0.1)
+        await add(kit, outbox, owner_id, b"two", first_version=2)
+        receiver.is_away = False
+
+        for _ in range(100):
+            if len(receiver.arrived) == 2:
+                break
+            await asyncio.sleep(0.05)
+
+        assert receiver.arrived == [b"one", b"two"]
+        task.cancel()
