@@ -108,6 +108,8 @@ def audit_chain_table(metadata: MetaData) -> Table:
 def changes_between(before: Message | None, after: Message | None, clear_columns: Collection[str]) -> Changes:
     """Return what an audit row may say of a change: old and new value of clear fields, of others that they changed.
 
+    What is new had no values before, so all its old ones are None.
+
     Args:
         before: None when the thing is new.
         after: None when the thing is gone.
@@ -118,7 +120,9 @@ def changes_between(before: Message | None, after: Message | None, clear_columns
         return {}
     old, new = before or type(some)(), after or type(some)()
     return {
-        name: (_json_value(old, name), _json_value(new, name)) if name in clear_columns else None
+        name: (before and _json_value(before, name), after and _json_value(after, name))
+        if name in clear_columns
+        else None
         for name in changed_fields(old, new)
         if name not in UNTOLD
     }

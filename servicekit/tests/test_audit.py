@@ -200,8 +200,8 @@ class TestChangesBetween:
 
     def test_tells_what_is_new_and_what_is_gone(self):
         new = changes_between(None, self.before, self.clear)
-        assert new == {"name": ("", "a"), "status": (None, "active"), "min_user_age": (None, 18), "contact_email": None}
-        assert changes_between(self.before, None, {"name"})["name"] == ("a", "")
+        assert new == {"name": (None, "a"), "status": (None, "active"), "min_user_age": (None, 18), "contact_email": None}
+        assert changes_between(self.before, None, {"name"})["name"] == ("a", None)
         assert changes_between(None, None, self.clear) == {}
 
     def test_tells_times_as_the_api_does(self):
@@ -212,8 +212,9 @@ class TestChangesBetween:
 
     def test_tells_maps_that_were_empty(self):
         after = Benefit(translations={"hi": BenefitTranslation(name="a")})
-        assert changes_between(None, after, {"translations"}) == {"translations": ({}, {"hi": {"name": "a"}})}
-        assert changes_between(after, None, {"translations"}) == {"translations": ({"hi": {"name": "a"}}, {})}
+        before = Benefit()
+        assert changes_between(before, after, {"translations"}) == {"translations": ({}, {"hi": {"name": "a"}})}
+        assert changes_between(after, before, {"translations"}) == {"translations": ({"hi": {"name": "a"}}, {})}
 
 
 class _Context:

@@ -118,7 +118,7 @@ class TestCreateProvider:
             "asha",
         )
         changes = json.loads(entry.changes)
-        assert changes["code"] == ["", provider.code]
+        assert changes["code"] == [None, provider.code]
         assert changes["status"] == [None, "active"]
         assert changes["metadata"] is None
 

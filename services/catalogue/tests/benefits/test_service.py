@@ -139,7 +139,7 @@ class TestCreateBenefit:
         assert (entry.action, entry.entity_type, entry.actor.id) == ("benefit.create", "benefit", "asha")
         changes = json.loads(entry.changes)
         assert changes["status"] == [None, "active"]
-        assert changes["benefit_provider_id"] == ["", benefit.benefit_provider_id]
+        assert changes["benefit_provider_id"] == [None, benefit.benefit_provider_id]
         assert changes["description"] is None
         assert changes["translations"] is None
         assert "provider" not in changes

@@ -189,10 +189,10 @@ class TestLinkMrn:
         assert (told.action, told.entity_type, told.actor.id) == ("mrn.link", "mrn", str(desk.user_id))
         assert (told.user_id, told.platform_id) == (str(desk.user_id), str(desk.platform_id))
         assert json.loads(told.changes) == {
-            "dependant_id": ["", mrn.dependant_id],
-            "benefit_provider_id": ["", mrn.benefit_provider_id],
+            "dependant_id": [None, mrn.dependant_id],
+            "benefit_provider_id": [None, mrn.benefit_provider_id],
             "mrn": None,
-            "user_id": ["", mrn.user_id],
+            "user_id": [None, mrn.user_id],
             "source": [None, "USER"],
         }
 
