@@ -59,7 +59,7 @@ async def serve() -> None:
         platform_rpc := PlatformRpc(kit.database, kit.once, kit.pages, platforms, platform_rows, keys, key_rows),
         user_rpc := UserRpc(kit.database, kit.once, kit.pages, users, user_rows, events),
         auth_rpc := AuthRpc(kit.database, auth),
-        live_state_rpc := LiveStateRpc(kit.database, changes, keys, key_rows),
+        live_state_rpc := LiveStateRpc(kit.database, changes, keys),
         refusal_rpc := RefusalRpc(kit.database, kit.audit),
     )
 

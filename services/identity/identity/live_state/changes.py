@@ -1,7 +1,10 @@
 """Hears from the database what must be forgotten and passes it to every stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 import psycopg
 import structlog
@@ -11,30 +14,46 @@ from aarokya.identity.v1.live_state_service_pb2 import WatchLiveStateResponse
 from identity.live_state.repository import CHANNEL
 
 HEARTBEAT_S = 0.25
+# Without heartbeats the readers' leases have ended long before; this is when the connection is given up.
+ANSWER_S = 2.0
 RECONNECT_S = 0.2
-PROBE_S = 5.0
-QUEUED = 10_000
+# A reader behind by more is told to forget everything, which takes it less time than to catch up.
+MOST_WAITING = 1000
+
+Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 log = structlog.get_logger()
 
 
 class LiveStateChanges:
-    """One LISTEN connection of a replica, and the streams that hang on it."""
+    """One LISTEN connection of a replica, and the streams that hang on it.
+
+    A heartbeat is a round trip to the database: whatever was committed before has been passed on by then. So whenever
+    the database, the connection or this process stands still, all the streams fall silent.
+    """
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._streams: set[asyncio.Queue[WatchLiveStateResponse]] = set()
-        self._listening = False
 
     async def run(self) -> None:
-        """Listen until cancelled. While the database can't be heard, streams fall silent, so that their leases end."""
+        """Listen until cancelled."""
         while True:
             try:
                 await self._listen()
-            except (psycopg.OperationalError, OSError, TimeoutError) as error:
+            except (psycopg.Error, OSError) as error:
                 log.warning("live state can't be heard", error=type(error).__name__)
-            self._listening = False
             await asyncio.sleep(RECONNECT_S)
+
+    async def watch(self) -> AsyncGenerator[WatchLiveStateResponse, None]:
+        """Yield what must be forgotten from now on, and heartbeats while the database is heard."""
+        stream: asyncio.Queue[WatchLiveStateResponse] = asyncio.Queue()
+        self._streams.add(stream)
+        try:
+            while True:
+                yield await stream.get()
+        finally:
+            self._streams.discard(stream)
 
     async def _listen(self) -> None:
         connection = await psycopg.AsyncConnection.connect(
@@ -44,37 +63,44 @@ class LiveStateChanges:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             # What was announced while nobody listened is not known.
             self._publish(WatchLiveStateResponse(everything=True))
-            self._listening = True
             while True:
-                async for notification in connection.notifies(timeout=PROBE_S):
-                    self._publish(_to_message(notification.payload))
-                async with asyncio.timeout(PROBE_S):
+                with _cut_off_after(ANSWER_S, connection):
                     await connection.execute("SELECT 1")
+                # What came together with the answer goes before the heartbeat.
+                await self._pass_on(connection, 0)
+                self._publish(WatchLiveStateResponse())
+                await self._pass_on(connection, HEARTBEAT_S)
+
+    async def _pass_on(self, connection: Connection, seconds: float) -> None:
+        async for notification in connection.notifies(timeout=seconds):
+            self._publish(_to_message(notification.payload))
 
     def _publish(self, message: WatchLiveStateResponse) -> None:
         for stream in self._streams:
-            if stream.qsize() >= QUEUED:
-                # A reader this slow gets a single message in place of all.
+            if stream.qsize() < MOST_WAITING:
+                stream.put_nowait(message)
+            else:
                 while not stream.empty():
                     stream.get_nowait()
-                message = WatchLiveStateResponse(everything=True)
-            stream.put_nowait(message)
+                stream.put_nowait(WatchLiveStateResponse(everything=True))
 
-    async def watch(self) -> AsyncIterator[WatchLiveStateResponse]:
-        """Yield what must be forgotten, and a heartbeat after each silence while the database is heard."""
-        stream: asyncio.Queue[WatchLiveStateResponse] = asyncio.Queue()
-        self._streams.add(stream)
-        try:
-            yield WatchLiveStateResponse(everything=True)
-            while True:
-                try:
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        yield await stream.get()
-                except TimeoutError:
-                    if self._listening:
-                        yield WatchLiveStateResponse()
-        finally:
-            self._streams.discard(stream)
+
+@contextmanager
+def _cut_off_after(seconds: float, connection: Connection) -> Iterator[None]:
+    """Shut the connection down when the block lasts too long.
+
+    A cancelled statement waits on for the server's word that it was cancelled, which one that hangs does not give.
+    """
+
+    def cut_off() -> None:
+        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
+
+    timer = asyncio.get_running_loop().call_later(seconds, cut_off)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _to_message(payload: str) -> WatchLiveStateResponse:

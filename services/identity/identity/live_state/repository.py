@@ -1,14 +1,13 @@
 """Tells every replica what it must forget, and reads what decides on rights."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, or_, select, update
 
-from aarokya.identity.v1.platform_pb2 import PlatformStatus
 from identity.models import api_key_secrets, api_keys, platforms, users
 from servicekit.database import AnyRow, Transaction
-from servicekit.enum_text import number_of
 
 CHANNEL = "live_state"
 PRESENTED_HASH = "app.api_key_hash"
@@ -52,7 +51,7 @@ async def find_user_state(tx: Transaction, user_id: UUID) -> AnyRow | None:
 
 
 async def find_key_state(tx: Transaction, secret_hash: bytes) -> AnyRow | None:
-    """Return the key of a secret, by the policies that open just this secret's rows."""
+    """Return the key of a secret and where its platform stands, by the policies that open just these rows."""
     secrets, keys = api_key_secrets, api_keys
     statement: Select[Any] = (
         select(
@@ -60,14 +59,20 @@ async def find_key_state(tx: Transaction, secret_hash: bytes) -> AnyRow | None:
             keys.c.platform_id,
             keys.c.revoked_at,
             func.least(keys.c.expires_at, secrets.c.expires_at).label("expires_at"),
+            keys.c.last_used_at,
+            platforms.c.status.label("platform_status"),
         )
         .join(keys, keys.c.id == secrets.c.key_id)
+        .join(platforms, platforms.c.id == secrets.c.platform_id)
         .where(secrets.c.hash == secret_hash)
     )
     return (await tx.execute(statement)).one_or_none()
 
 
-async def find_platform_status(tx: Transaction, platform_id: UUID) -> PlatformStatus.ValueType:
-    """Return where a platform stands."""
-    status = (await tx.execute(select(platforms.c.status).where(platforms.c.id == platform_id))).scalar_one()
-    return PlatformStatus.ValueType(number_of(PlatformStatus.DESCRIPTOR, status))
+async def note_key_use(tx: Transaction, key_id: UUID, unless_since: datetime) -> None:
+    """Note that a key is used now, unless that was noted since a moment."""
+    last_used_at = api_keys.c.last_used_at
+    statement = update(api_keys).where(
+        api_keys.c.id == key_id, or_(last_used_at.is_(None), last_used_at <= unless_since)
+    )
+    await tx.execute(statement.values(last_used_at=tx.now))

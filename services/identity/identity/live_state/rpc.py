@@ -1,19 +1,18 @@
 """LiveStateService over gRPC: opens the transaction, translates, decides nothing."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
 import grpc
 
 from aarokya.identity.v1 import live_state_service_pb2 as pb
-from aarokya.identity.v1.api_key_pb2 import ApiKeyStatus
 from aarokya.identity.v1.live_state_service_pb2_grpc import LiveStateServiceServicer
 from identity.live_state.changes import LiveStateChanges
-from identity.live_state.repository import PRESENTED_HASH, find_platform_status
-from identity.live_state.service import find_key_state, find_user_state
+from identity.live_state.repository import PRESENTED_HASH
+from identity.live_state.service import find_key_state, find_user_state, note_key_use
 from identity.models import SERVICE
-from identity.platforms.repository import ApiKeyRepository
 from identity.platforms.service import ApiKeyService
 from servicekit.caller import system_call
 from servicekit.database import Database
@@ -27,13 +26,10 @@ class LiveStateRpc(LiveStateServiceServicer):
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["LiveStateService"]
 
-    def __init__(
-        self, database: Database, changes: LiveStateChanges, keys: ApiKeyService, key_rows: ApiKeyRepository
-    ) -> None:
+    def __init__(self, database: Database, changes: LiveStateChanges, keys: ApiKeyService) -> None:
         self._database = database
         self._changes = changes
         self._keys = keys
-        self._key_rows = key_rows
 
     @allow_peers(GATEWAY, "records")
     async def GetUserState(self, request: pb.GetUserStateRequest, context: Context) -> pb.GetUserStateResponse:
@@ -46,18 +42,18 @@ class LiveStateRpc(LiveStateServiceServicer):
         # Nobody is known yet, so the policies open just the rows of the presented secret.
         presented = {PRESENTED_HASH: secret_hash.hex()}
         async with self._database.transaction(system_call(SERVICE), presented=presented) as tx:
-            state = await find_key_state(tx, secret_hash)
-        if state is None:
+            found = await find_key_state(tx, secret_hash)
+        if found is None:
             return pb.ResolveApiKeyResponse()
-        async with self._database.transaction(system_call(SERVICE)) as tx:
-            state.platform_status = await find_platform_status(tx, UUID(state.platform_id))
-            if state.status == ApiKeyStatus.API_KEY_STATUS_ACTIVE:
-                await self._key_rows.touch(tx, UUID(state.key_id))
-        return pb.ResolveApiKeyResponse(state=state)
+        if found.needs_noting:
+            async with self._database.transaction(system_call(SERVICE)) as tx:
+                await note_key_use(tx, UUID(found.state.key_id))
+        return pb.ResolveApiKeyResponse(state=found.state)
 
     @allow_peers(GATEWAY, "records")
     async def WatchLiveState(
         self, request: pb.WatchLiveStateRequest, context: Context
     ) -> AsyncIterator[pb.WatchLiveStateResponse]:
-        async for message in self._changes.watch():
-            yield message
+        async with aclosing(self._changes.watch()) as messages:
+            async for message in messages:
+                yield message

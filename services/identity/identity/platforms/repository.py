@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import insert, or_, select, update
@@ -16,7 +16,6 @@ from servicekit.database import AnyRow, Transaction, refusing
 from servicekit.paging import newest_first
 from servicekit.rows import RowMapper
 
-LAST_USED_EXACT_TO = timedelta(minutes=1)
 TAKEN = {"pk_platforms": PlatformNameTaken, "uq_platforms_name_key": PlatformNameTaken}
 
 
@@ -126,14 +125,6 @@ class ApiKeyRepository:
         statement = select(api_keys).where(api_keys.c.platform_id == platform_id)
         statement = newest_first(statement, (api_keys.c.created_at, api_keys.c.id), cursor, page_size)
         return (await tx.execute(statement)).all()
-
-    async def touch(self, tx: Transaction, key_id: UUID) -> None:
-        """Note that the key was used, at most once a minute."""
-        statement = update(api_keys).where(
-            api_keys.c.id == key_id,
-            or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < tx.now - LAST_USED_EXACT_TO),
-        )
-        await tx.execute(statement.values(last_used_at=tx.now))
 
 
 def to_api_key(row: AnyRow, now: datetime) -> ApiKey:

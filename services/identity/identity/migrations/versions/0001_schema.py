@@ -238,7 +238,11 @@ def _defences() -> list[str]:
         statements += grants(table, "identity")
     for table in ("users", "data_keys", "idempotency_keys", "outbox", "audit_log"):
         statements += tenant_policies(table, "identity")
-    # Of keys the bare login sees no platform's, but the one whose secret is presented.
+    # Of keys the bare login sees no platform's, but the one whose secret is presented, and where its platform stands.
+    statements.append(
+        "CREATE POLICY platforms_presented ON platforms FOR SELECT TO identity_runtime "
+        f"USING (id = (SELECT platform_id FROM api_key_secrets WHERE hash = {presented}))"
+    )
     for table, mine in (
         ("api_key_secrets", f"hash = {presented}"),
         ("api_keys", f"id = (SELECT key_id FROM api_key_secrets WHERE hash = {presented})"),
