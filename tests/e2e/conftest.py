@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.contract import Document
+
 ROOT = Path(__file__).parents[2]
 START_S = 120
 STOP_S = 30
@@ -34,6 +36,7 @@ class System:
     url: str
     admin_key: str
     runtime: dict[str, Any]
+    data: Path
 
 
 @dataclass
@@ -219,13 +222,20 @@ def _wait_for(data: Path, process: subprocess.Popen[bytes]) -> System:
 def _read(data: Path) -> System:
     runtime = json.loads((data / "runtime.json").read_text())
     admin_key = Path(runtime["admin_api_key_file"]).read_text().strip()
-    return System(runtime["gateway"]["url"], admin_key, runtime)
+    return System(runtime["gateway"]["url"], admin_key, runtime, data)
 
 
 @pytest.fixture(scope="session")
-def http(system: System) -> Iterator[httpx.Client]:
-    """A client that reuses its connections."""
-    with httpx.Client(base_url=system.url, timeout=30, trust_env=False) as client:
+def document(system: System) -> Document:
+    """The OpenAPI document that the system answers."""
+    return Document(httpx.get(f"{system.url}/api_docs/openapi.json", trust_env=False).json())
+
+
+@pytest.fixture(scope="session")
+def http(system: System, document: Document) -> Iterator[httpx.Client]:
+    """A client that reuses its connections, and fails when an answer is not as the OpenAPI document says."""
+    hooks = {"response": [document.check]}
+    with httpx.Client(base_url=system.url, timeout=30, trust_env=False, event_hooks=hooks) as client:
         yield client
 
 
