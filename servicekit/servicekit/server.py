@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -39,7 +39,8 @@ OPTIONS = (
     ("grpc.max_send_message_length", LARGEST_ANSWER),
     # Connections end now and then, so that replicas started later get their share.
     ("grpc.max_connection_age_ms", 30_000),
-    ("grpc.max_connection_age_grace_ms", 10_000),
+    # New calls go elsewhere by then, and none lasts long but watched streams: whose end costs the watcher all it knows.
+    ("grpc.max_connection_age_grace_ms", 3_600_000),
     ("grpc.so_reuseport", 0),
 )
 
@@ -85,8 +86,9 @@ def _peers_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
 class _Guard(grpc.aio.ServerInterceptor):
     """Lets the declared peers through, lets only the gateway speak for others, and turns exceptions into statuses."""
 
-    def __init__(self, peers: dict[str, frozenset[str]]) -> None:
+    def __init__(self, peers: dict[str, frozenset[str]], draining: asyncio.Event) -> None:
         self._peers = peers
+        self._draining = draining
 
     async def intercept_service(
         self,
@@ -142,8 +144,9 @@ class _Guard(grpc.aio.ServerInterceptor):
         async def run(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 await _admit(context, allowed)
-                async for response in behaviour(request, context):
-                    yield response
+                async with aclosing(_until(self._draining, behaviour(request, context))) as responses:
+                    async for response in responses:
+                        yield response
             except Refusal as refusal:
                 await context.abort_with_status(refusal.to_status())
             except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -153,6 +156,25 @@ class _Guard(grpc.aio.ServerInterceptor):
                 await context.abort(grpc.StatusCode.INTERNAL, "internal")
 
         return run
+
+
+async def _until(ending: asyncio.Event, responses: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Yield responses until the server drains: a stream that never ends by itself would hold up every stop."""
+    end = asyncio.ensure_future(ending.wait())
+    following: asyncio.Future[Any] = end
+    try:
+        while not end.done():
+            following = asyncio.ensure_future(anext(responses))
+            await asyncio.wait((end, following), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                yield following.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        end.cancel()
+        following.cancel()
+        await asyncio.wait((following,))
+        await responses.aclose()
 
 
 async def _admit(context: grpc.aio.ServicerContext[Any, Any], allowed: frozenset[str]) -> None:
@@ -206,7 +228,8 @@ async def serve(
     Raises:
         NotDeclared: an RPC does not say who may call it.
     """
-    server = grpc.aio.server(interceptors=[_Guard(declared_peers(servicers))], options=OPTIONS)
+    draining = asyncio.Event()
+    server = grpc.aio.server(interceptors=[_Guard(declared_peers(servicers), draining)], options=OPTIONS)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add(server)
@@ -228,6 +251,7 @@ async def serve(
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
         await health.enter_graceful_shutdown()
         await asyncio.sleep(BALANCER_WAIT_S if waiting.done() else 0)
+        draining.set()
         await server.stop(GRACE_S)
         for task in running:
             if task.done():
