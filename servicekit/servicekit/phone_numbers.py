@@ -6,7 +6,7 @@ import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberType
 
 # phonenumbers by itself takes extensions, tel: links and the digits of all scripts.
-_WRITTEN = re.compile(r"\+?[0-9](?:[ -]?[0-9]){4,18}", re.ASCII)
+_WRITTEN = re.compile(r"\+?[0-9](?:[ -]*[0-9]){4,18}", re.ASCII)
 _COUNTRY_CODE = re.compile(r"\+?[1-9][0-9]{0,2}", re.ASCII)
 _MOBILE = frozenset({PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE})
 
@@ -33,7 +33,7 @@ def to_e164(text: str, country_code: str) -> str:
     """Return a mobile number in E.164, such as ``+919876543210``.
 
     Args:
-        text: national digits or E.164; single spaces and hyphens between digits and one leading 0 are tolerated.
+        text: national digits or E.164; spaces and hyphens between digits and one leading 0 are tolerated.
         country_code: the code, such as ``+91``, of a number that does not bring its own.
 
     Raises:
@@ -43,6 +43,9 @@ def to_e164(text: str, country_code: str) -> str:
     if not _WRITTEN.fullmatch(written):
         raise NotMobile
     digits = re.sub("[ -]", "", written)
+    if digits.startswith("00"):
+        # phonenumbers would take away as many zeros as it finds.
+        raise NotMobile
     if not digits.startswith("+"):
         digits = country_code + digits.removeprefix("0")
     try:
