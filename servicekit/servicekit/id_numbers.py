@@ -32,11 +32,11 @@ _PERMUTED = (
 
 
 def is_aadhaar(text: str) -> bool:
-    """Return whether a text is an Aadhaar number: twelve digits, spaces and hyphens aside, that pass Verhoeff's check.
+    """Return whether a text is an Aadhaar number: twelve digits, separators aside, that pass Verhoeff's check.
 
     The law restricts who may store one, so no field takes it.
     """
-    digits = re.sub(r"[\s-]", "", text)
+    digits = re.sub(r"[\s/._-]", "", text)
     if not re.fullmatch(r"[0-9]{12}", digits, re.ASCII):
         return False
     check = 0
