@@ -1,16 +1,27 @@
 """What the identity service reads from its environment."""
 
 from functools import cached_property
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 
 from servicekit.settings import NamedSecrets, ServiceSettings
+
+
+def _to_key_ring(keys: SecretStr) -> NamedSecrets:
+    return NamedSecrets(keys.get_secret_value(), shortest=32, setting="AAROKYA_JWT_KEYS")
+
+
+def _is_key_ring(keys: SecretStr) -> SecretStr:
+    if not _to_key_ring(keys).pairs:
+        raise ValueError("must name at least one key, to sign with")
+    return keys
 
 
 class IdentitySettings(ServiceSettings):
     """What identity reads on top of what every service reads."""
 
-    jwt_keys: SecretStr
+    jwt_keys: Annotated[SecretStr, AfterValidator(_is_key_ring)]
     jwt_issuer: str = "aarokya"
     jwt_audience: str = "aarokya"
     records_address: str
@@ -18,4 +29,4 @@ class IdentitySettings(ServiceSettings):
     @cached_property
     def jwt_key_ring(self) -> NamedSecrets:
         """The token keys by kid; the first signs."""
-        return NamedSecrets(self.jwt_keys.get_secret_value(), shortest=32, setting="AAROKYA_JWT_KEYS")
+        return _to_key_ring(self.jwt_keys)
