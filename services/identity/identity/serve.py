@@ -53,7 +53,7 @@ async def serve() -> None:
     platforms = PlatformService(platform_rows, kit.audit)
     keys = ApiKeyService(platforms, key_rows, kit.audit, kit.hashes)
     users = UserService(user_rows, platforms, kit.audit, events, settings.timezone)
-    auth = AuthService(user_rows, platforms, platform_rows, kit.audit, settings)
+    auth = AuthService(user_rows, platforms, kit.audit, settings)
 
     servicers = (
         platform_rpc := PlatformRpc(kit.database, kit.once, kit.pages, platforms, platform_rows, keys, key_rows),

@@ -377,7 +377,7 @@ async def rules(cluster: Cluster) -> AsyncIterator[IdentityRules]:
         tls_certificate=Path(),
         tls_key=Path(),
     )
-    database = Database(database_of_rules.runtime_dsn, SERVICE, pool_size=20)
+    database = Database(database_of_rules.runtime_dsn, SERVICE, pool_size=50)
     owners_keys = DataKeys(data_keys, KeyRing.parse(settings.master_keys.get_secret_value()))
     hashes = LookupHash(generate_key())
     audit = AuditLog(SERVICE, audit_log, audit_chain, owners_keys)

@@ -9,7 +9,6 @@ from uuid6 import uuid7
 from aarokya.identity.v1.platform_pb2 import Platform, PlatformStatus
 from aarokya.identity.v1.user_pb2 import User, UserStatus
 from identity.auth.errors import PlatformNotActive
-from identity.platforms.repository import PlatformRepository
 from identity.platforms.service import PlatformService
 from identity.settings import IdentitySettings
 from identity.users.errors import UserDeactivated, UserRuleBroken
@@ -44,13 +43,11 @@ class AuthService:
         self,
         users: UserRepository,
         platforms: PlatformService,
-        platform_rows: PlatformRepository,
         audit: AuditLog,
         settings: IdentitySettings,
     ) -> None:
         self._users = users
         self._platforms = platforms
-        self._platform_rows = platform_rows
         self._audit = audit
         self._kid, self._secret = settings.jwt_key_ring.first
         self._issuer = settings.jwt_issuer
@@ -71,7 +68,7 @@ class AuthService:
         stored = await self._users.find_by_phone(tx, platform_id, number)
         is_new = stored is None
         if stored is None:
-            stored, is_new = await self._create(tx, platform, number, prefill)
+            stored, is_new = await self._find_or_create(tx, platform, number, prefill)
         if stored.user.status == UserStatus.USER_STATUS_DEACTIVATED:
             raise UserDeactivated
         return IssuedToken(
@@ -82,11 +79,18 @@ class AuthService:
             missing_fields(stored.user, platform.required_profile_fields),
         )
 
-    async def _create(self, tx: Transaction, platform: Platform, number: str, prefill: User) -> tuple[StoredUser, bool]:
+    async def _find_or_create(
+        self, tx: Transaction, platform: Platform, number: str, prefill: User
+    ) -> tuple[StoredUser, bool]:
+        """Return the number's user and whether it is new, however many calls for the number come at once."""
         platform_id = UUID(platform.id)
         # Against an operator who archives the platform at this moment because it has no users.
-        if not await self._platform_rows.hold_active(tx, platform_id):
+        if not await self._platforms.hold_active(tx, platform_id):
             raise PlatformNotActive
+        await self._users.hold_phone(tx, platform_id, number)
+        found = await self._users.find_by_phone(tx, platform_id, number)
+        if found is not None:
+            return found, False
         user = User(
             id=str(uuid7()),
             platform_id=platform.id,
@@ -109,10 +113,8 @@ class AuthService:
                 changes=changes_between(None, user, self._users.rows.clear_fields),
             )
             return stored, True
-        # Another call for this number was quicker; its user is committed by now.
-        found = await self._users.find_by_phone(tx, platform_id, number)
-        assert found is not None
-        return found, False
+        # At this moment an operator gave the number to another user, who is committed by now.
+        return await self._find_or_create(tx, platform, number, prefill)
 
     def _prefill(self, tx: Transaction, platform: Platform, user: User, prefill: User) -> None:
         today = day_in(self._timezone, tx.now)

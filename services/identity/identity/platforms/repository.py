@@ -49,10 +49,11 @@ class PlatformRepository:
         row = (await tx.execute(statement)).one_or_none()
         return None if row is None else self.rows.message(row)
 
-    async def hold_active(self, tx: Transaction, platform_id: UUID) -> bool:
-        """Return whether the platform is active, and keep it so until the transaction ends."""
+    async def hold_status(self, tx: Transaction, platform_id: UUID) -> str:
+        """Return where a platform stands, and keep it so until the transaction ends."""
         statement = select(platforms.c.status).where(platforms.c.id == platform_id).with_for_update(read=True)
-        return (await tx.execute(statement)).scalar_one_or_none() == "active"
+        status: str = (await tx.execute(statement)).scalar_one()
+        return status
 
     async def list_newest(self, tx: Transaction, cursor: Sequence[str] | None, page_size: int) -> Sequence[AnyRow]:
         """Return the rows of a page, and one more."""
@@ -61,8 +62,11 @@ class PlatformRepository:
 
     async def has_users(self, tx: Transaction, platform_id: UUID) -> bool:
         """Return whether the platform has a user who is not deactivated."""
+        # An index finds states by name, not by what they are not.
         statement = (
-            select(users.c.id).where(users.c.platform_id == platform_id, users.c.status != "deactivated").limit(1)
+            select(users.c.id)
+            .where(users.c.platform_id == platform_id, users.c.status.in_(("onboarding", "active")))
+            .limit(1)
         )
         return (await tx.execute(statement)).first() is not None
 

@@ -3,7 +3,7 @@
 import secrets
 import string
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from uuid6 import uuid7
@@ -19,20 +19,21 @@ from identity.platforms.errors import (
     PlatformUnknown,
 )
 from identity.platforms.repository import ApiKeyRepository, PlatformRepository
-from identity.users.profile import PROFILE_FIELDS
+from identity.users.profile import MAY_BE_REQUIRED
 from servicekit.audit import AuditLog, Changes, changes_between
 from servicekit.crypto import LookupHash
 from servicekit.database import Transaction
+from servicekit.enum_text import text_of
 from servicekit.errors import Detail, require_version
 from servicekit.mail_addresses import is_mail_address
 from servicekit.messages import apply_mask, changed_fields
 from servicekit.phone_numbers import NotMobile, to_country_code
 
 ALWAYS_REQUIRED = ("first_name", "gender", "date_of_birth")
-MAY_BE_REQUIRED = frozenset(PROFILE_FIELDS)
 DEFAULTS = Platform(default_phone_country_code="+91", token_ttl_seconds=3600, min_user_age=18, max_dependants=8)
 BASE62 = string.digits + string.ascii_letters
 SECRET_LENGTH = 43  # 43 digits of base 62 hold 256 bits
+SHOWN_OF_BROUGHT_SECRET = 4  # enough to tell one from another
 
 
 def _check_settings(platform: Platform) -> None:
@@ -81,14 +82,22 @@ class PlatformService:
             raise PlatformUnknown
         return platform
 
+    async def hold_unarchived(self, tx: Transaction, platform_id: UUID) -> None:
+        """Refuse what an archived platform allows no more, and keep this one from being archived meanwhile."""
+        if await self._platforms.hold_status(tx, platform_id) == "archived":
+            raise PlatformArchived
+
+    async def hold_active(self, tx: Transaction, platform_id: UUID) -> bool:
+        """Return whether the platform is active, and keep it so until the transaction ends."""
+        return await self._platforms.hold_status(tx, platform_id) == "active"
+
     async def update_platform(
         self, tx: Transaction, platform_id: UUID, wanted: Platform, mask: Sequence[str], expected_version: int | None
     ) -> Platform:
         """Change a platform's settings; a change that changes nothing leaves the version as it is."""
         before = await self.get_platform(tx, platform_id, for_update=True)
         require_version(expected_version, before.version)
-        if before.status == PlatformStatus.PLATFORM_STATUS_ARCHIVED:
-            raise PlatformArchived
+        _require_not_archived(before)
         after = apply_mask(before, wanted, mask)
         _check_settings(after)
         if not changed_fields(before, after):
@@ -113,8 +122,7 @@ class PlatformService:
     ) -> Platform:
         """Suspend or activate a platform; the status that it has already changes nothing."""
         before = await self.get_platform(tx, platform_id, for_update=True)
-        if before.status == PlatformStatus.PLATFORM_STATUS_ARCHIVED:
-            raise PlatformArchived
+        _require_not_archived(before)
         if before.status == status:
             return before
         after = apply_mask(before, before, ())
@@ -158,9 +166,9 @@ class ApiKeyService:
 
     async def create_key(self, tx: Transaction, platform_id: UUID, wanted: ApiKey) -> ApiKey:
         """Issue a key. Its secret is answered if it was made here, and not if the operator brought it."""
-        await self._changeable_platform(tx, platform_id)
-        if wanted.HasField("expires_at") and wanted.expires_at.ToDatetime(tx.now.tzinfo) <= tx.now:
-            raise PlatformRuleBroken(Detail("expires_at", "The moment must lie ahead."))
+        platform = await self._platforms.get_platform(tx, platform_id)
+        _require_not_archived(platform)
+        _check_key(wanted, tx.now)
         key_id = uuid7()
         key = ApiKey(
             id=str(key_id),
@@ -172,8 +180,7 @@ class ApiKeyService:
         if wanted.HasField("expires_at"):
             key.expires_at.CopyFrom(wanted.expires_at)
         secret = wanted.secret or _new_secret(key_id)
-        # Of a secret that was brought nothing may be shown but enough to tell it from another.
-        key.prefix = wanted.secret[:4] if wanted.secret else _prefix(key_id)
+        key.prefix = wanted.secret[:SHOWN_OF_BROUGHT_SECRET] if wanted.secret else _prefix(key_id)
         await self._keys.insert(tx, key, self.hash_secret(secret))
         await self._record(tx, "api_key.create", key, {"name": (None, key.name), "secret": None})
         if not wanted.secret:
@@ -182,8 +189,9 @@ class ApiKeyService:
 
     async def rotate_key(self, tx: Transaction, platform_id: UUID, key_id: UUID, overlap: timedelta) -> ApiKey:
         """Give a key a new secret; those it has now live on for the overlap."""
-        await self._changeable_platform(tx, platform_id)
+        platform = await self._platforms.get_platform(tx, platform_id)
         key = await self._get_key(tx, platform_id, key_id)
+        _require_not_archived(platform)
         if key.status != ApiKeyStatus.API_KEY_STATUS_ACTIVE:
             raise ApiKeyUnknown(message="The key is revoked or expired; create another one.")
         secret = _new_secret(key_id)
@@ -200,22 +208,19 @@ class ApiKeyService:
 
     async def revoke_key(self, tx: Transaction, platform_id: UUID, key_id: UUID) -> None:
         """Stop a key at once; once more changes nothing."""
-        await self._platforms.get_platform(tx, platform_id)
+        platform = await self._platforms.get_platform(tx, platform_id)
         key = await self._get_key(tx, platform_id, key_id)
         if key.status == ApiKeyStatus.API_KEY_STATUS_REVOKED:
             return
+        _require_not_archived(platform)
         await self._keys.revoke(tx, key_id)
-        await self._record(tx, "api_key.revoke", key, {"status": ("active", "revoked")})
+        status = text_of(ApiKeyStatus.DESCRIPTOR, key.status)
+        await self._record(tx, "api_key.revoke", key, {"status": (status, "revoked")})
         await announce_key(tx, key_id)
 
     def hash_secret(self, secret: str) -> bytes:
         """Return what a secret is found by: a keyed hash of all of it."""
         return self._hashes.hash("api_key_secret", secret)
-
-    async def _changeable_platform(self, tx: Transaction, platform_id: UUID) -> None:
-        platform = await self._platforms.get_platform(tx, platform_id)
-        if platform.status == PlatformStatus.PLATFORM_STATUS_ARCHIVED:
-            raise PlatformArchived
 
     async def _get_key(self, tx: Transaction, platform_id: UUID, key_id: UUID) -> ApiKey:
         key = await self._keys.find(tx, platform_id, key_id)
@@ -227,8 +232,25 @@ class ApiKeyService:
         await self._audit.record(tx, action, "api_key", key.id, platform_id=UUID(key.platform_id), changes=changes)
 
 
+def _require_not_archived(platform: Platform) -> None:
+    if platform.status == PlatformStatus.PLATFORM_STATUS_ARCHIVED:
+        raise PlatformArchived
+
+
+def _check_key(wanted: ApiKey, now: datetime) -> None:
+    """Say which of a new key's fields break a rule."""
+    details = []
+    if wanted.HasField("expires_at") and wanted.expires_at.ToDatetime(UTC) <= now:
+        details.append(Detail("expires_at", "The moment must lie ahead."))
+    # A header could not carry any other secret.
+    if not (wanted.secret.isascii() and wanted.secret.isprintable()):
+        details.append(Detail("secret", "Must be printable ASCII."))
+    if details:
+        raise PlatformRuleBroken(*details)
+
+
 def _prefix(key_id: UUID) -> str:
-    return f"ark_{key_id.hex}"
+    return f"ark_{key_id}"
 
 
 def _new_secret(key_id: UUID) -> str:

@@ -17,8 +17,6 @@ STATE_CODE = re.compile(r"[A-Z]{2}", re.ASCII)
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
 ID_NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 /-]{3,38}[A-Za-z0-9]", re.ASCII)
 
-# The kind of the id proof is answered by itself but written with its number.
-_WRITTEN_AS = {"id_proof_type": "id_proof"}
 PROFILE_FIELDS = (
     "first_name",
     "middle_name",
@@ -32,11 +30,13 @@ PROFILE_FIELDS = (
     "state_code",
     "pincode",
     "id_proof",
-    "id_proof_type",
     "abha_number",
     "abha_address",
     "metadata",
 )
+# The kind of the id proof is answered by itself but written with its number, so a platform may name either.
+_WRITTEN_AS = {"id_proof_type": "id_proof"}
+MAY_BE_REQUIRED = frozenset((*PROFILE_FIELDS, *_WRITTEN_AS))
 
 
 def broken_rules(user: User, fields: Iterable[str], *, today: date, min_age: int) -> list[Detail]:

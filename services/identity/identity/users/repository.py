@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from aarokya.identity.v1.user_pb2 import User
@@ -54,16 +54,11 @@ class UserRepository:
         with refusing({"uq_users_phone": PhoneTaken}):
             await tx.execute(update(users).where(users.c.id == UUID(stored.user.id)).values(values))
 
-    async def erase(self, tx: Transaction, user_id: UUID, platform_id: UUID) -> None:
-        """Destroy the user's data key and whatever could still find the row by the phone number."""
-        await self._keys.destroy(tx, user_id, platform_id)
-        values = {
-            "phone_hash": None,
-            "erased_at": tx.now,
-            "updated_at": tx.now,
-            "version": users.c.version + 1,
-        }
-        await tx.execute(update(users).where(users.c.id == user_id).values(values))
+    async def erase(self, tx: Transaction, stored: StoredUser) -> None:
+        """Write what is left of a user and destroy the user's data key; the row must be locked by `find`."""
+        # A call that waits for the row reads it anew but may still have the key, so the row is sealed anew too.
+        await self.update(tx, stored)
+        await self._keys.destroy(tx, UUID(stored.user.id), UUID(stored.user.platform_id))
 
     async def find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser | None:
         """Return a user, locked against other changes if it is to be changed."""
@@ -80,6 +75,11 @@ class UserRepository:
         )
         row = (await tx.execute(statement)).one_or_none()
         return None if row is None else self.to_stored(row)
+
+    async def hold_phone(self, tx: Transaction, platform_id: UUID, phone_number: str) -> None:
+        """Wait until no other call creates the platform's user with this number, and keep others waiting."""
+        lock = self._hashes.hash("phone_number_lock", str(platform_id), phone_number)
+        await tx.execute(select(func.pg_advisory_xact_lock(int.from_bytes(lock[:8], signed=True))))
 
     async def list_newest(
         self,

@@ -14,7 +14,7 @@ from identity.users.errors import (
     UserUnknown,
     WrongUserStatus,
 )
-from identity.users.profile import broken_rules, missing_fields
+from identity.users.profile import PROFILE_FIELDS, broken_rules, missing_fields
 from identity.users.repository import StoredUser, UserRepository
 from servicekit.audit import AuditLog, changes_between
 from servicekit.calendar_days import day_in
@@ -84,12 +84,13 @@ class UserService:
         self, tx: Transaction, user_id: UUID, wanted: User, mask: Sequence[str], expected_version: int | None
     ) -> StoredUser:
         """Change a profile; a change that changes nothing leaves the version as it is."""
+        _require_writable(tx, wanted, mask)
         before = await self._find(tx, user_id, for_update=True)
         require_version(expected_version, before.user.version)
         if before.user.status == UserStatus.USER_STATUS_DEACTIVATED:
             raise WrongUserStatus
         platform = await self._platforms.get_platform(tx, UUID(before.user.platform_id))
-        after = self._patched(tx, platform, before, wanted, mask)
+        after = self._patched(tx, platform, before, wanted, mask, judged=mask)
         changed = changed_fields(before.user, after.user)
         if not changed:
             return before
@@ -102,11 +103,13 @@ class UserService:
         self, tx: Transaction, user_id: UUID, wanted: User, mask: Sequence[str]
     ) -> StoredUser:
         """Make a user active once the profile has all that the platform requires."""
+        _require_writable(tx, wanted, mask)
         before = await self._find(tx, user_id, for_update=True)
         if before.user.status != UserStatus.USER_STATUS_ONBOARDING:
             raise WrongUserStatus
         platform = await self._platforms.get_platform(tx, UUID(before.user.platform_id))
-        after = self._patched(tx, platform, before, wanted, mask)
+        # The platform may have raised its minimum age since the profile was written, so all of it counts.
+        after = self._patched(tx, platform, before, wanted, mask, judged=PROFILE_FIELDS)
         missing = missing_fields(after.user, platform.required_profile_fields)
         if missing:
             raise ProfileIncomplete(*(Detail(field, "The platform requires this field.") for field in missing))
@@ -133,6 +136,8 @@ class UserService:
     async def reactivate_user(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
         """Put a deactivated user back to the status before; tokens of that time stay dead."""
         before = await self._find_deactivated(tx, user_id)
+        # An archived platform has no users left, and it shall stay so.
+        await self._platforms.hold_unarchived(tx, UUID(before.user.platform_id))
         after = _copy(before)
         was_active = after.user.HasField("onboarded_at")
         after.user.status = UserStatus.USER_STATUS_ACTIVE if was_active else UserStatus.USER_STATUS_ONBOARDING
@@ -159,26 +164,23 @@ class UserService:
             return before
         if before.user.status != UserStatus.USER_STATUS_DEACTIVATED:
             raise WrongUserStatus
-        platform_id = UUID(before.user.platform_id)
-        await self._users.erase(tx, user_id, platform_id)
-        await self._audit.record(
-            tx,
-            "user.erase",
-            "user",
-            str(user_id),
-            user_id=user_id,
-            platform_id=platform_id,
-            reason=reason,
-        )
-        # The person's own key is gone by now, and the event says nothing of the person.
+        user = apply_mask(User(), before.user, sorted(self._users.rows.clear_fields))
+        user.erased_at.FromDatetime(tx.now)
+        user.updated_at.FromDatetime(tx.now)
+        user.version = before.user.version + 1
+        after = StoredUser(user, before.phone_released_at, before.token_generation)
+        await self._users.erase(tx, after)
+        # The person's own key is gone by now, and neither the reason nor the event may be lost with it.
+        await self._record(tx, "user.erase", before, after, reason=reason, owner_id=SERVICE_OWNER)
         event = ApplyUserEventRequest(erased=True)
-        await self._send(tx, user_id, platform_id, before.user.version + 1, event, sealed_for=SERVICE_OWNER)
+        await self._send(tx, user, event, sealed_for=SERVICE_OWNER)
         await announce_user(tx, user_id)
-        return await self._find(tx, user_id)
+        return after
 
     async def _find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser:
         stored = await self._users.find(tx, user_id, for_update=for_update)
-        if stored is None:
+        caller = tx.call.caller
+        if stored is None or (caller.is_user and caller.id != str(user_id)):
             raise UserUnknown
         return stored
 
@@ -189,17 +191,19 @@ class UserService:
         return stored
 
     def _patched(
-        self, tx: Transaction, platform: Platform, before: StoredUser, wanted: User, mask: Sequence[str]
+        self,
+        tx: Transaction,
+        platform: Platform,
+        before: StoredUser,
+        wanted: User,
+        mask: Sequence[str],
+        *,
+        judged: Sequence[str],
     ) -> StoredUser:
-        """Return the user with the named fields changed, once they keep the rules."""
-        if "phone_number" in mask:
-            if not tx.call.caller.is_admin:
-                raise InvalidField(Detail("phone_number", "Only operators may change the phone number."))
-            if not wanted.HasField("phone_number"):
-                raise InvalidField(Detail("phone_number", "The phone number can be changed but not taken away."))
+        """Return the user with the fields of the mask changed, once the judged ones keep the rules."""
         after = _copy(before)
         after.user = apply_mask(before.user, wanted, mask)
-        details = broken_rules(after.user, mask, today=day_in(self._timezone, tx.now), min_age=platform.min_user_age)
+        details = broken_rules(after.user, judged, today=day_in(self._timezone, tx.now), min_age=platform.min_user_age)
         if "phone_number" in mask:
             try:
                 after.user.phone_number = to_e164(wanted.phone_number, platform.default_phone_country_code)
@@ -222,6 +226,19 @@ class UserService:
         user.version = before.user.version + 1
         user.updated_at.FromDatetime(tx.now)
         await self._users.update(tx, after)
+        await self._record(tx, action, before, after, reason=reason)
+
+    async def _record(
+        self,
+        tx: Transaction,
+        action: str,
+        before: StoredUser,
+        after: StoredUser,
+        *,
+        reason: str | None = None,
+        owner_id: UUID | None = None,
+    ) -> None:
+        user = after.user
         changes = dict(changes_between(before.user, user, self._users.rows.clear_fields))
         if (before.phone_released_at is None) != (after.phone_released_at is None):
             changes["phone_number"] = None
@@ -232,6 +249,7 @@ class UserService:
             user.id,
             user_id=UUID(user.id),
             platform_id=UUID(user.platform_id),
+            owner_id=owner_id,
             changes=changes,
             reason=reason,
         )
@@ -243,30 +261,33 @@ class UserService:
             if has(user, field):
                 setattr(profile, field, getattr(user, field))
         event = ApplyUserEventRequest(profile=profile)
-        await self._send(tx, UUID(user.id), UUID(user.platform_id), user.version, event)
+        await self._send(tx, user, event)
 
     async def _send(
-        self,
-        tx: Transaction,
-        user_id: UUID,
-        platform_id: UUID,
-        version: int,
-        event: ApplyUserEventRequest,
-        *,
-        sealed_for: UUID | None = None,
+        self, tx: Transaction, user: User, event: ApplyUserEventRequest, *, sealed_for: UUID | None = None
     ) -> None:
-        event.user_id = str(user_id)
-        event.platform_id = str(platform_id)
-        event.user_version = version
+        event.user_id = user.id
+        event.platform_id = user.platform_id
+        event.user_version = user.version
         event.occurred_at.FromDatetime(tx.now)
         await self._outbox.add(
             tx,
-            owner_id=user_id,
-            platform_id=platform_id,
-            owner_version=version,
+            owner_id=UUID(user.id),
+            platform_id=UUID(user.platform_id),
+            owner_version=user.version,
             payload=event.SerializeToString(),
             sealed_for=sealed_for,
         )
+
+
+def _require_writable(tx: Transaction, wanted: User, mask: Sequence[str]) -> None:
+    """Refuse the phone number where only the shape of a body counts: to users it is not there to write."""
+    if "phone_number" not in mask:
+        return
+    if not tx.call.caller.is_admin:
+        raise InvalidField(Detail("phone_number", "Only operators may change the phone number."))
+    if not wanted.HasField("phone_number"):
+        raise InvalidField(Detail("phone_number", "The phone number can be changed but not taken away."))
 
 
 def _copy(stored: StoredUser) -> StoredUser:
