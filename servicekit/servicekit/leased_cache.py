@@ -278,6 +278,9 @@ class Watch(Generic[Heard]):
                 reason = "silent"
             except grpc.aio.AioRpcError as error:
                 reason = error.code().name
+            except Exception:
+                # A mistake of ours must not leave the process deaf for good.
+                log.exception("watched stream could not be read")
             self._lease.end()
             self.forget_everything()
             if was_heard:

@@ -11,6 +11,7 @@ from servicekit.errors import ServiceAway
 from servicekit.leased_cache import Lease, LeasedCache, Watch
 
 HEARTBEAT = ""
+NONSENSE = "?"
 
 
 class Clock:
@@ -349,6 +350,8 @@ class TestWatch:
     @pytest.fixture(autouse=True)
     async def watch(self, cache: LeasedCache[str, str], lease: Lease, streams: Streams) -> AsyncIterator[Watch[str]]:
         def hear(message: str) -> None:
+            if message == NONSENSE:
+                raise LookupError
             if message != HEARTBEAT:
                 cache.forget(message)
 
@@ -407,6 +410,18 @@ class TestWatch:
         await streams.say(HEARTBEAT)
         service.states["ravi"] = "deactivated@p1"
         assert await cache.get("ravi") == "deactivated@p1"
+
+    async def test_goes_on_after_a_message_that_it_cannot_read(
+        self, cache: LeasedCache[str, str], lease: Lease, streams: Streams
+    ) -> None:
+        await streams.say(HEARTBEAT)
+        await cache.get("ravi")
+        await streams.say(NONSENSE)
+        assert not lease.is_valid
+        assert len(cache) == 0
+        await streams.wait_for(2)
+        await streams.say(HEARTBEAT)
+        assert lease.is_valid
 
     async def test_gives_up_a_silent_stream(self, lease: Lease, streams: Streams) -> None:
         await streams.say(HEARTBEAT)
