@@ -1,11 +1,12 @@
 """Starts the gateway: ``python -m gateway``."""
 
+import asyncio
 import sys
 
-import uvicorn
 from pydantic import ValidationError
 
 from gateway.app import create_app
+from gateway.draining import DrainingServer
 from gateway.http_protocol import server_config
 from gateway.settings import GatewaySettings
 from servicekit.logs import configure_logs
@@ -19,4 +20,6 @@ except ValidationError as error:
 configure_logs(settings.log_level, for_people=settings.is_development)
 CERTIFICATE_EXPIRY.set_function(lambda: expires_at(settings.tls_certificate).timestamp())
 serve_metrics(settings.metrics_listen)
-uvicorn.Server(server_config(create_app(settings), settings.http_host, settings.http_port)).run()
+draining = asyncio.Event()
+config = server_config(create_app(settings, draining), settings.http_host, settings.http_port)
+DrainingServer(config, draining, settings.drain_seconds).run()

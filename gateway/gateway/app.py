@@ -54,8 +54,8 @@ ROUTERS: tuple[ServiceRouter, ...] = (
 )
 
 
-def create_app(settings: GatewaySettings) -> ASGIApp:
-    """Return the whole gateway.
+def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
+    """Return the whole gateway, which is unready from when `draining` is set.
 
     Raises:
         NotDeclared: a route does not say who may call it.
@@ -64,7 +64,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        _connect(app, settings)
+        _connect(app, settings, draining)
         background = [asyncio.create_task(app.state.live_state.run()), asyncio.create_task(app.state.refusals.run())]
         yield
         await app.state.refusals.flush()
@@ -94,13 +94,13 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     return Edge(whole, trusted_proxies=settings.trusted_proxies)
 
 
-def _connect(app: FastAPI, settings: GatewaySettings) -> None:
+def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -> None:
     """Make what needs a running event loop."""
     state = app.state
     state.stubs = Stubs(settings)
     state.live_state = LiveState(state.stubs.identity)
     state.refusals = Refusals(state.stubs.identity)
-    state.readiness = Readiness(state.stubs, state.live_state)
+    state.readiness = Readiness(state.stubs, state.live_state, draining)
     state.pages = PageTokens(key_bytes(settings.page_token_key))
     state.limits = RateLimits(
         enabled=settings.rate_limits == "on",

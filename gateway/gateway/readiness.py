@@ -18,18 +18,15 @@ class Readiness:
     gateway stays ready.
     """
 
-    def __init__(self, stubs: Stubs, live_state: LiveState) -> None:
+    def __init__(self, stubs: Stubs, live_state: LiveState, draining: asyncio.Event) -> None:
+        """`draining` is set when the gateway is about to stop, so that balancers send nothing more."""
         self._live_state = live_state
         self._unseen = {name: health_pb2_grpc.HealthStub(channel) for name, channel in stubs.channels.items()}
-        self._is_draining = False
-
-    def drain(self) -> None:
-        """Be unready from now on, so that balancers send nothing more."""
-        self._is_draining = True
+        self._draining = draining
 
     async def is_ready(self) -> bool:
         """Return whether the gateway is ready."""
-        if self._is_draining or not self._live_state.is_heard():
+        if self._draining.is_set() or not self._live_state.is_heard():
             return False
         seen = await asyncio.gather(*(self._is_serving(name) for name in list(self._unseen)))
         return all(seen)

@@ -29,6 +29,7 @@ class GatewaySettings(ProcessSettings):
     trusted_proxies: Annotated[list[str], NoDecode] = Field(default_factory=list)
     rate_limits: Annotated[str, Field(pattern="^(on|off)$")] = "on"
     redis_url: SecretStr | None = None
+    drain_seconds: float = Field(default=0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
