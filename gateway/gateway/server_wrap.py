@@ -136,13 +136,15 @@ def _id(text: str) -> str:
 
 
 async def _read_json(request: Request) -> Any:
-    """Return the decoded body. Raises Refused: RQ-105 for another media type, RQ-102 for what is not JSON."""
+    """Return the decoded body. Raises Refused: RQ-105 for another media type or coding, RQ-102 for what is not JSON."""
     values = request.headers.getlist("content-type")
     media_type, *parameters = [part.strip().lower() for part in values[0].split(";")] if len(values) == 1 else [""]
     if media_type != "application/json" or any(
         parameter and parameter not in ("charset=utf-8", 'charset="utf-8"') for parameter in parameters
     ):
         raise Refused("RQ-105")
+    if any(coding.strip().lower() != "identity" for coding in request.headers.getlist("content-encoding")):
+        raise Refused("RQ-105", "The body must not be compressed.")
     return decode_json(await request.body())
 
 
