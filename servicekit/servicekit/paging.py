@@ -33,7 +33,7 @@ class PageTokens:
         """Return the token of the page after a row, given as the texts that order it."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, json.dumps(cursor).encode(), _list_of(call, request))
-        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+        return _encode(nonce + sealed)
 
     def open(self, call: Call, request: Any) -> list[str] | None:
         """Return the texts of the row before the page that a list RPC asks for, or None for the first page.
@@ -53,6 +53,9 @@ class PageTokens:
             return None
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+            # The same bytes can be written in several ways, and only one is ours.
+            if _encode(raw) != token:
+                raise BadPageToken
             opened = self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], _list_of(call, request))
         except (binascii.Error, InvalidTag, ValueError) as error:
             raise BadPageToken from error
@@ -89,6 +92,10 @@ def newest_first(
         values = [_value(column, text) for column, text in zip(order, cursor, strict=True)]
         statement = statement.where(tuple_(*order) < tuple_(*values))
     return statement.order_by(*(column.desc() for column in order)).limit(page_size + 1)
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _text(value: object) -> str:
