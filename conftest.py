@@ -1,8 +1,20 @@
-"""Imports the packages that lie in a folder of their own name, before pytest sees the folders.
+"""What all tests share.
 
-pytest names a test module after its path, such as `servicekit.tests.test_tls`, and would take the folder `servicekit`
-for the package.
+The first two imports bring in the packages that lie in a folder of their own name before pytest sees the folders: it
+names a test module after its path, such as `servicekit.tests.test_tls`, and would take the folder for the package.
 """
+
+from collections.abc import Iterator
+
+import pytest
 
 import gateway  # noqa: F401
 import servicekit  # noqa: F401
+from tests.database_server import DatabaseServer, database_server
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[DatabaseServer]:
+    """One PostgreSQL server for the whole run; each service's tests make databases of their own in it."""
+    with database_server() as running:
+        yield running

@@ -1,10 +1,9 @@
 """A database of a made-up service, with everything that the tests of servicekit need in it."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
@@ -12,7 +11,6 @@ import pytest
 from sqlalchemy import BigInteger, Column, DateTime, LargeBinary, MetaData, Table, Text, Uuid, create_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from deploy.postgres import Cluster, temporary_cluster
 from servicekit.audit import AuditLog, audit_chain_table, audit_log_table
 from servicekit.audit_chain import AuditChain
 from servicekit.audit_heads import HeadFile
@@ -21,7 +19,7 @@ from servicekit.crypto import KeyRing, generate_key
 from servicekit.data_keys import DataKeys, data_keys_table
 from servicekit.database import Database
 from servicekit.history import append_only, grants, tenant_policies
-from servicekit.provisioning import provision
+from tests.database_server import DatabaseServer, provisioned_database
 
 SERVICE = "kit"
 
@@ -114,37 +112,24 @@ _DIALECT = create_engine("postgresql+psycopg://").dialect
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    with temporary_cluster() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def template(cluster: Cluster) -> str:
+def template(cluster: DatabaseServer) -> str:
     """Return the name of a provisioned and migrated database that is only there to be copied."""
     name = f"{SERVICE}_template"
-    owner_dsn = _dsn(cluster, "owner", name)
-    provision(SERVICE, cluster.dsn, owner_dsn, _dsn(cluster, "runtime", name))
-    migrate(owner_dsn)
+    migrate(provisioned_database(cluster, SERVICE, name).owner)
     return name
 
 
-def _dsn(cluster: Cluster, role: str, database: str) -> str:
-    netloc = f"{SERVICE}_{role}:secret@127.0.0.1:{cluster.port}"
-    return urlsplit(cluster.dsn)._replace(netloc=netloc, path=f"/{database}").geturl()
-
-
 @pytest.fixture
-async def kit(cluster: Cluster, template: str, tmp_path: Path) -> AsyncIterator[Kit]:
+async def kit(cluster: DatabaseServer, template: str, tmp_path: Path) -> AsyncIterator[Kit]:
     name = f"{SERVICE}_{secrets.token_hex(4)}"
     with psycopg.connect(cluster.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[call-overload]
-        runtime_dsn = _dsn(cluster, "runtime", name)
+        runtime_dsn = cluster.dsn_of(f"{SERVICE}_runtime", name)
         database = Database(runtime_dsn, SERVICE)
         yield Kit(
             name,
-            urlsplit(cluster.dsn)._replace(path=f"/{name}").geturl(),
-            _dsn(cluster, "owner", name),
+            cluster.dsn_in(name),
+            cluster.dsn_of(f"{SERVICE}_owner", name),
             runtime_dsn,
             database,
             tmp_path / "heads",

@@ -199,8 +199,12 @@ class TestChangesBetween:
         }
 
     def test_tells_what_is_new_and_what_is_gone(self):
-        new = changes_between(None, self.before, self.clear)
-        assert new == {"name": (None, "a"), "status": (None, "active"), "min_user_age": (None, 18), "contact_email": None}
+        assert changes_between(None, self.before, self.clear) == {
+            "name": (None, "a"),
+            "status": (None, "active"),
+            "min_user_age": (None, 18),
+            "contact_email": None,
+        }
         assert changes_between(self.before, None, {"name"})["name"] == ("a", None)
         assert changes_between(None, None, self.clear) == {}
 

@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import grpc
@@ -31,30 +30,16 @@ from catalogue.benefit_providers.service import BenefitProviderService
 from catalogue.benefits.repository import BenefitRepository
 from catalogue.benefits.service import BenefitService
 from catalogue.models import SERVICE, audit_chain, audit_log, data_keys
-from deploy.postgres import Cluster, temporary_cluster
-from servicekit import migrations
 from servicekit.audit import AuditLog
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, system_call
 from servicekit.channel import open_channel
 from servicekit.crypto import KeyRing, generate_key
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database, Transaction
-from servicekit.provisioning import provision
 from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates
+from tests.database_server import DatabaseServer, migrated_database
 
 START_S = 20
-
-
-def migrated_database(cluster: Cluster, name: str) -> dict[str, str]:
-    """Make a database and return the DSNs of its two logins."""
-    server = urlsplit(cluster.dsn)
-    dsns = {
-        role: server._replace(netloc=f"{SERVICE}_{role}:secret@127.0.0.1:{cluster.port}", path=f"/{name}").geturl()
-        for role in ("owner", "runtime")
-    }
-    provision(SERVICE, cluster.dsn, dsns["owner"], dsns["runtime"])
-    migrations.upgrade(SERVICE, dsns["owner"])
-    return dsns
 
 
 class Callers:
@@ -151,21 +136,15 @@ class CatalogueKit(Callers):
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    with temporary_cluster() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-async def shared_kit(cluster: Cluster) -> AsyncIterator[CatalogueKit]:
-    dsns = migrated_database(cluster, "catalogue_rules")
-    database = Database(dsns["runtime"], SERVICE)
+async def shared_kit(cluster: DatabaseServer) -> AsyncIterator[CatalogueKit]:
+    dsns = migrated_database(cluster, SERVICE, "catalogue_rules")
+    database = Database(dsns.runtime, SERVICE)
     audit = AuditLog(SERVICE, audit_log, audit_chain, DataKeys(data_keys, KeyRing({"first": generate_key()})))
     provider_rows, benefit_rows = BenefitProviderRepository(), BenefitRepository()
     yield CatalogueKit(
         database,
-        dsns["owner"],
-        dsns["runtime"],
+        dsns.owner,
+        dsns.runtime,
         audit,
         BenefitProviderService(provider_rows, audit),
         benefit_rows,
@@ -194,9 +173,9 @@ class RunningCatalogue:
 
 
 @pytest.fixture(scope="session")
-async def running(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCatalogue]:
+async def running(cluster: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCatalogue]:
     folder: Path = tmp_path_factory.mktemp("catalogue")
-    dsns = migrated_database(cluster, SERVICE)
+    dsns = migrated_database(cluster, SERVICE, SERVICE)
     certificates = prepare_certificates(folder / "tls", (SERVICE, "gateway", "records", "identity"))
     files = certificates[SERVICE]
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -205,7 +184,7 @@ async def running(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": dsns["runtime"],
+        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime,
         "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
         "AAROKYA_LOOKUP_KEY": _new_key(),
         "AAROKYA_AUDIT_KEY": _new_key(),

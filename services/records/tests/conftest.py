@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import grpc
@@ -38,13 +37,11 @@ from aarokya.records.v1.dependant_service_pb2_grpc import DependantServiceStub
 from aarokya.records.v1.mrn_service_pb2_grpc import MrnServiceStub
 from aarokya.records.v1.user_event_service_pb2 import ApplyUserEventRequest, SelfProfile
 from aarokya.records.v1.user_event_service_pb2_grpc import UserEventServiceStub
-from deploy.postgres import Cluster, temporary_cluster
 from records.dependants.repository import DependantRepository
 from records.dependants.service import DependantService
 from records.models import SERVICE, audit_chain, audit_log, data_keys, inbox
 from records.user_events.service import UserEventService
 from records.users.repository import UserRepository
-from servicekit import migrations
 from servicekit.audit import AuditLog
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, system_call
 from servicekit.channel import open_channel
@@ -52,8 +49,8 @@ from servicekit.crypto import KeyRing, LookupHash, generate_key
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database
 from servicekit.outbox import Inbox
-from servicekit.provisioning import provision
 from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates, server_credentials
+from tests.database_server import DatabaseServer, migrated_database
 
 START_S = 20
 PLATFORM_ID = uuid4()
@@ -71,18 +68,6 @@ MEMBER = {
     "gender": Gender.GENDER_FEMALE,
     "date_of_birth": "1992-01-31",
 }
-
-
-def migrated_database(cluster: Cluster, name: str) -> dict[str, str]:
-    """Make a database and return the DSNs of its two logins."""
-    server = urlsplit(cluster.dsn)
-    dsns = {
-        role: server._replace(netloc=f"{SERVICE}_{role}:secret@127.0.0.1:{cluster.port}", path=f"/{name}").geturl()
-        for role in ("owner", "runtime")
-    }
-    provision(SERVICE, cluster.dsn, dsns["owner"], dsns["runtime"])
-    migrations.upgrade(SERVICE, dsns["owner"])
-    return dsns
 
 
 class Telling:
@@ -220,24 +205,18 @@ class RecordsKit(Telling):
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    with temporary_cluster() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-async def kit(cluster: Cluster) -> AsyncIterator[RecordsKit]:
-    dsns = migrated_database(cluster, "records_rules")
-    database = Database(dsns["runtime"], SERVICE)
+async def kit(cluster: DatabaseServer) -> AsyncIterator[RecordsKit]:
+    dsns = migrated_database(cluster, SERVICE, "records_rules")
+    database = Database(dsns.runtime, SERVICE)
     keys = DataKeys(data_keys, KeyRing({"first": generate_key()}))
     audit = AuditLog(SERVICE, audit_log, audit_chain, keys)
     rows = DependantRepository(keys)
     dependants = DependantService(rows, audit, "Asia/Kolkata")
     yield RecordsKit(
         database,
-        urlsplit(cluster.dsn)._replace(path="/records_rules").geturl(),
-        dsns["owner"],
-        dsns["runtime"],
+        dsns.superuser,
+        dsns.owner,
+        dsns.runtime,
         keys,
         LookupHash(generate_key()),
         audit,
@@ -346,13 +325,13 @@ class RunningRecords:
 
 @pytest.fixture(scope="session")
 async def running(
-    cluster: Cluster,
+    cluster: DatabaseServer,
     certificates: dict[str, CertificateFiles],
     standing_in: tuple[FakeIdentity, FakeCatalogue, dict[str, str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[RunningRecords]:
     folder: Path = tmp_path_factory.mktemp("records")
-    dsns = migrated_database(cluster, SERVICE)
+    dsns = migrated_database(cluster, SERVICE, SERVICE)
     files = certificates[SERVICE]
     addresses = standing_in[2]
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -361,7 +340,7 @@ async def running(
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": dsns["runtime"],
+        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime,
         "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
         "AAROKYA_LOOKUP_KEY": _new_key(),
         "AAROKYA_AUDIT_KEY": _new_key(),

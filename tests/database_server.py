@@ -1,0 +1,84 @@
+"""The PostgreSQL server that tests work on: in a container where a Docker engine answers, else one of our own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import docker
+from docker.errors import DockerException
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.config import testcontainers_config
+
+from deploy.postgres import temporary_cluster
+from servicekit import migrations
+from servicekit.provisioning import provision
+
+IMAGE = os.environ.get("AAROKYA_TEST_POSTGRES_IMAGE", "postgres:15-bookworm")
+ENGINE_TIMEOUT_S = 5
+# A server that is thrown away need not survive a power cut, and many tests connect at once.
+SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+
+
+@dataclass(frozen=True)
+class DatabaseServer:
+    """A running server; `dsn` is its superuser's."""
+
+    dsn: str
+
+    def dsn_of(self, role: str, database: str) -> str:
+        """Return the DSN of another role in a database."""
+        server = urlsplit(self.dsn)
+        return server._replace(netloc=f"{role}:secret@{server.hostname}:{server.port}", path=f"/{database}").geturl()
+
+    def dsn_in(self, database: str) -> str:
+        """Return the superuser's DSN in a database."""
+        return urlsplit(self.dsn)._replace(path=f"/{database}").geturl()
+
+
+@dataclass(frozen=True)
+class Logins:
+    """The DSNs of one service's database."""
+
+    superuser: str
+    owner: str
+    runtime: str
+
+
+@contextmanager
+def database_server() -> Iterator[DatabaseServer]:
+    """Run a server as long as the block lasts."""
+    if _has_image():
+        # The block takes its container away itself; a second container that watches over that would be another image.
+        testcontainers_config.ryuk_disabled = True
+        with PostgresContainer(IMAGE).with_command(f"postgres {' '.join(f'-c {it}' for it in SETTINGS)}") as container:
+            yield DatabaseServer(container.get_connection_url(driver=None))
+    else:
+        with temporary_cluster() as cluster:
+            yield DatabaseServer(cluster.dsn)
+
+
+def _has_image() -> bool:
+    """Return whether an engine answers that has the image or can fetch it."""
+    try:
+        engine = docker.from_env(timeout=ENGINE_TIMEOUT_S)
+        if not engine.images.list(IMAGE):
+            engine.images.pull(IMAGE)
+    except DockerException:
+        return False
+    return True
+
+
+def provisioned_database(server: DatabaseServer, service: str, name: str) -> Logins:
+    """Make a database with a service's roles and return the DSNs."""
+    logins = Logins(server.dsn_in(name), *(server.dsn_of(f"{service}_{role}", name) for role in ("owner", "runtime")))
+    provision(service, server.dsn, logins.owner, logins.runtime)
+    return logins
+
+
+def migrated_database(server: DatabaseServer, service: str, name: str) -> Logins:
+    """Make a database with a service's newest schema and return the DSNs."""
+    logins = provisioned_database(server, service, name)
+    migrations.upgrade(service, logins.owner)
+    return logins
