@@ -67,11 +67,12 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
         _connect(app, settings, draining)
         background = [asyncio.create_task(app.state.live_state.run()), asyncio.create_task(app.state.refusals.run())]
         yield
-        await app.state.refusals.flush()
         for task in background:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        # What was being sent at that moment is put back first.
+        await app.state.refusals.flush()
         await app.state.limits.close()
         await app.state.stubs.close()
 
