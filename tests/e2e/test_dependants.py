@@ -184,7 +184,7 @@ class TestCreateDependant:
             ("date_of_birth", "1992-11-03T00:00:00Z"),
             ("date_of_birth", 19921103),
             # Not the caller's to say.
-            ("id", UNKNOWN_ID),
+            ("id", UNKNOWN),
             ("version", 7),
             ("user_id", UNKNOWN),
             ("platform_id", UNKNOWN),
