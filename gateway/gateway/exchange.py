@@ -26,7 +26,7 @@ NO_VERSION = -1  # no resource is ever at this version
 JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_ETAG = re.compile(r'"([0-9]{1,18})"', re.ASCII)
+_ETAG = re.compile(r'"([1-9][0-9]{0,17})"')
 
 
 class Exchange:
