@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 import grpc.aio
 import psycopg
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from aarokya.audit.v1.audit_log_pb2 import AuditLog as AuditLogEntry
 from aarokya.audit.v1.audit_log_service_pb2 import ListAuditLogsRequest
@@ -50,13 +51,14 @@ from identity.users.repository import StoredUser, UserRepository
 from identity.users.service import UserService
 from servicekit import migrations
 from servicekit.audit import AuditLog
-from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, system_call
+from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency, system_call
 from servicekit.channel import open_channel
 from servicekit.crypto import KeyRing, LookupHash, generate_key
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database, Transaction
 from servicekit.outbox import Event, Outbox
 from servicekit.provisioning import provision
+from servicekit.server import REPLAYED_KEY
 from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates, server_credentials
 
 START_S = 30
@@ -71,6 +73,39 @@ _numbers = itertools.count(10_000)
 def said_by(call: Call) -> Metadata:
     """Return the metadata by which a peer says who asks."""
     return ((METADATA_KEY, call.to_bytes()),)
+
+
+def partner_of(platform: Platform) -> Call:
+    """Return a call of the platform's partner."""
+    return Call(Caller(CallerType.PARTNER, "key-1", UUID(platform.id)))
+
+
+def user_of(user: User) -> Call:
+    """Return a call of a user."""
+    return Call(Caller(CallerType.USER, user.id, UUID(user.platform_id)))
+
+
+def with_key(call: Call) -> Call:
+    """Return the call with an Idempotency-Key that no other test uses."""
+    return replace(call, idempotency=Idempotency(secrets.token_bytes(32), secrets.token_bytes(32)))
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Return the code with which a service refused, as it crosses the wire."""
+    packed = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    info = error_details_pb2.ErrorInfo()
+    status_pb2.Status.FromString(packed).details[0].Unpack(info)
+    return str(info.reason)
+
+
+async def was_replayed(call: Any) -> bool:
+    """Return whether an answer is that of an earlier call."""
+    return any(key == REPLAYED_KEY for key, _ in await call.trailing_metadata())
+
+
+def new_number() -> str:
+    """Return national digits that no other test uses."""
+    return f"98765{next(_numbers)}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +139,12 @@ class RecordsStandIn(user_event_service_pb2_grpc.UserEventServiceServicer):
         """Return what records heard of a user, oldest first."""
         return [event for event in self.applied if event.user_id == user_id]
 
+    async def wait_for(self, user_id: str) -> None:
+        """Return when records has heard of a user."""
+        async with asyncio.timeout(START_S):
+            while not self.events_of(user_id):  # noqa: ASYNC110  # the event comes from another process
+                await asyncio.sleep(0.01)
+
 
 @dataclass(frozen=True)
 class IdentityServer:
@@ -132,6 +173,17 @@ class IdentityServer:
 class Stubs:
     """All of identity's services on one channel, and the steps with which most tests begin."""
 
+    admin = ADMIN
+    gateway = GATEWAY
+    profile = PROFILE
+    said_by = staticmethod(said_by)
+    with_key = staticmethod(with_key)
+    partner_of = staticmethod(partner_of)
+    user_of = staticmethod(user_of)
+    reason_of = staticmethod(reason_of)
+    was_replayed = staticmethod(was_replayed)
+    new_number = staticmethod(new_number)
+
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.platforms = PlatformServiceStub(channel)
         self.users = UserServiceStub(channel)
@@ -158,16 +210,6 @@ class Stubs:
         return (await self.auth.IssueToken(request, metadata=said_by(partner_of(platform)))).user
 
 
-def partner_of(platform: Platform) -> Call:
-    """Return a call of the platform's partner."""
-    return Call(Caller(CallerType.PARTNER, "key-1", UUID(platform.id)))
-
-
-def user_of(user: User) -> Call:
-    """Return a call of a user."""
-    return Call(Caller(CallerType.USER, user.id, UUID(user.platform_id)))
-
-
 @dataclass
 class IdentityRules:
     """A migrated database, the rules that work on it, and what left by the outbox."""
@@ -190,6 +232,7 @@ class IdentityRules:
     profile = PROFILE
     partner_of = staticmethod(partner_of)
     user_of = staticmethod(user_of)
+    new_number = staticmethod(new_number)
 
     def as_admin(self) -> AbstractAsyncContextManager[Transaction]:
         return self.database.transaction(ADMIN)
@@ -206,11 +249,6 @@ class IdentityRules:
         with self.superuser() as connection:
             while connection.execute(waiting).fetchone() == (0,):  # noqa: ASYNC110  # the database has no event for it
                 await asyncio.sleep(0.01)
-
-    @staticmethod
-    def new_number() -> str:
-        """Return national digits that no other test uses."""
-        return f"98765{next(_numbers)}"
 
     async def history(self, entity_id: str) -> list[AuditLogEntry]:
         """Return what the audit log tells of a thing, oldest first."""
