@@ -1,0 +1,111 @@
+"""The containers of deploy/docker-compose.yml, as `docker compose` or the older docker-compose runs them.
+
+Only Python's own library is used here, so that an operator's machine needs nothing installed but Docker and Python.
+"""
+
+import functools
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+FILE = Path(__file__).resolve().parents[1] / "docker-compose.yml"
+SERVICES = ("identity", "catalogue", "records")
+PROCESSES = (*SERVICES, "gateway")
+HEALTHY_S = 60
+
+
+class CommandFailed(Exception):
+    """Docker refused, or what it was to run ended badly."""
+
+
+def say(text: str) -> None:
+    """Tell the operator what happens."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def docker(*arguments: str, stdin: str | None = None) -> str:
+    """Run Docker and return what it printed.
+
+    Raises:
+        CommandFailed: it ended badly.
+    """
+    return _run(["docker", *arguments], stdin)
+
+
+def compose(*arguments: str) -> str:
+    """Run Compose on the stack and return what it printed.
+
+    Raises:
+        CommandFailed: it ended badly.
+    """
+    return _run([*_compose_command(), "--file", str(FILE), *arguments])
+
+
+def containers(service: str) -> list[str]:
+    """Return the ids of a service's running containers, the oldest first."""
+    ids = compose("ps", "--quiet", service).split()
+    if not ids:
+        return []
+    found = docker("inspect", "--format", "{{.Created}} {{.State.Status}} {{.Id}}", *ids).splitlines()
+    return [container for _, state, container in sorted(line.split() for line in found) if state == "running"]
+
+
+def wait_until_healthy(container: str) -> None:
+    """Wait until a container's own health check says that it serves.
+
+    Raises:
+        CommandFailed: it does not within a minute.
+    """
+    deadline = time.monotonic() + HEALTHY_S
+    while True:
+        try:
+            docker("exec", container, "python", "-P", "/app/healthcheck.py")
+        except CommandFailed:
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"{container[:12]} did not become healthy within {HEALTHY_S} s") from None
+            time.sleep(0.5)
+        else:
+            return
+
+
+def in_database(service: str, command: Sequence[str]) -> list[str]:
+    """Return the command line that runs a PostgreSQL program as superuser beside a service's database.
+
+    Raises:
+        CommandFailed: the database does not run.
+    """
+    program, *arguments = command
+    return ["docker", "exec", "--interactive", _database_container(service), program, "--username=postgres", *arguments]
+
+
+def query(service: str, sql: str, *, database: str | None = None) -> str:
+    """Run SQL in a service's database and return the rows as text, one a line.
+
+    Raises:
+        CommandFailed: the database refused.
+    """
+    psql = ["psql", f"--dbname={database or service}", "-XqtA", "--set=ON_ERROR_STOP=1"]
+    return _run(in_database(service, psql), sql).strip()
+
+
+@functools.cache
+def _database_container(service: str) -> str:
+    found = containers(f"{service}-db")
+    if not found:
+        raise CommandFailed(f"{service}-db does not run")
+    return found[0]
+
+
+@functools.cache
+def _compose_command() -> list[str]:
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    return ["docker", "compose"] if plugin.returncode == 0 else ["docker-compose"]
+
+
+def _run(command: Sequence[str], stdin: str | None = None) -> str:
+    done = subprocess.run(command, input=stdin or "", capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CommandFailed(f"{' '.join(command[:6])} …: {done.stderr.strip()[-2000:]}")
+    return done.stdout
