@@ -225,13 +225,13 @@ Url = Annotated[str, Text(1, 2048, example="https://example.org", documented_for
 # The longest pattern is 200 characters, but a longer one is the catalogue's to refuse.
 MrnPattern = Annotated[str, Text(1, 1000, example="AP[0-9]{6}")]
 MrnText = Annotated[str, Text(1, 64, trimmed=True, example="AP004711")]
-Secret = Annotated[str, Text(32, 256, example="ark_019a9f3c7c1e7d52b9a43f1f0d6c2b11_example")]
+Secret = Annotated[str, Text(32, 256, example="ark_019a9f3c-7c1e-7d52-b9a4-3f1f0d6c2b11_example")]
 Action = Annotated[str, Text(1, 255, example="user.deactivate")]
 EntityType = Annotated[str, Text(1, 255, example="user")]
 ActorId = Annotated[str, Text(1, 255, example="asha")]
 
 # Text that is only ever answered.
-SecretPrefix = Annotated[str, Text(1, 255, example="ark_019a9f3c")]
+SecretPrefix = Annotated[str, Text(1, 255, example="ark_019a9f3c-7c1e-7d52-b9a4-3f1f0d6c2b11")]
 Masked = Annotated[str, Text(1, 255, example="••••1234")]
 ServiceName = Annotated[str, Text(1, 255, example="identity")]
 RequestId = Annotated[str, Text(1, 64, example="k7Qm2Yx0")]

@@ -163,7 +163,7 @@ async def rotate_api_key(exchange: ExchangeOf, platform_id: str, key_id: str, bo
     "/platforms/{platform_id}/api_keys/{key_id}",
     guard=ADMIN,
     summary="Stop a partner key at once.",
-    codes=("PL-301", "PL-305"),
+    codes=("PL-301", "PL-305", "PL-306"),
 )
 async def revoke_api_key(exchange: ExchangeOf, platform_id: str, key_id: str) -> Response:
     request = pb.RevokeApiKeyRequest(platform_id=platform_id, key_id=key_id)

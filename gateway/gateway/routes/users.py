@@ -86,7 +86,7 @@ async def delete_user(exchange: ExchangeOf, user_id: str) -> Response:
     guard=ADMIN,
     summary="Put a deactivated user back to the status before.",
     answer=User,
-    codes=("US-401", "US-403", "US-404"),
+    codes=("US-401", "US-403", "US-404", "PL-306"),
 )
 async def reactivate_user(exchange: ExchangeOf, user_id: str, body: ReactivateUserBody) -> Response:
     request = pb.ReactivateUserRequest(user_id=user_id, reason=body.reason)
