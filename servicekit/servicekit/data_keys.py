@@ -6,6 +6,7 @@ tombstone. The unique owner makes it impossible to get a second key, so that not
 an erased owner later, and an erasure can be told from a key that was never made.
 """
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Engine,
     LargeBinary,
@@ -38,6 +40,8 @@ SERVICE_OWNER = UUID(int=0)
 """The owner of what is sealed about nobody in particular, such as an operator's reason for a setting."""
 
 KEY_ID_BYTES = 16
+LOOK_AGAIN_S = 0.05
+NO_ID = UUID(int=0)
 
 
 class OwnerErased(Exception):
@@ -92,12 +96,17 @@ class DataKeys:
     def __init__(self, table: Table, ring: KeyRing) -> None:
         self.table = table
         self._ring = ring
-        self._by_owner = QuickStatement(
-            select(table.c.id, table.c.master_key_id, table.c.wrapped).where(table.c.owner_id == bindparam("owner"))
+        by_owner = select(table.c.id, table.c.master_key_id, table.c.wrapped).where(
+            table.c.owner_id == bindparam("owner")
         )
+        self._by_owner = QuickStatement(by_owner)
+        self._by_owner_held = QuickStatement(by_owner.with_for_update(read=True))
 
     async def for_owner(self, tx: Transaction, owner_id: UUID, platform_id: UUID | None = None) -> DataKey:
-        """Return the owner's key, making it when there is none.
+        """Return the owner's key to write with, making it when there is none.
+
+        Nobody destroys the key before the transaction ends: whoever erases the owner then sees what was written, and
+        can take away what was not sealed of it, such as look-up hashes.
 
         Two that make it at once get the same key: the second insert waits for the first and does nothing.
         `platform_id` is only used for a key that is made, where it decides who sees the row; the caller's own
@@ -106,7 +115,7 @@ class DataKeys:
         Raises:
             OwnerErased: the key was destroyed.
         """
-        found = await self._row(tx, owner_id)
+        found = await self._row(tx, owner_id, self._by_owner_held)
         if found is None:
             key_id = uuid7()
             await tx.execute(
@@ -121,7 +130,7 @@ class DataKeys:
                 )
                 .on_conflict_do_nothing(index_elements=["owner_id"])
             )
-            found = await self._row(tx, owner_id)
+            found = await self._row(tx, owner_id, self._by_owner_held)
             if found is None:
                 raise LookupError("the owner's data key is of another platform")
         key = self._unwrap(found, owner_id)
@@ -130,14 +139,14 @@ class DataKeys:
         return key
 
     async def find(self, tx: Transaction, owner_id: UUID) -> DataKey | None:
-        """Return the owner's key, or None when it was never made or was destroyed."""
-        row = await self._row(tx, owner_id)
+        """Return the owner's key to read with, or None when it was never made or was destroyed."""
+        row = await self._row(tx, owner_id, self._by_owner)
         return None if row is None else self._unwrap(row, owner_id)
 
     async def destroy(self, tx: Transaction, owner_id: UUID, platform_id: UUID | None = None) -> None:
         """Destroy the owner's key for ever and keep one from being made; again, or without a key, is fine.
 
-        A transaction that has read the key already may still write with it. What it writes is unreadable too.
+        Transactions that write with the key are waited for. What they have written is unreadable from then on.
         """
         statement = insert(self.table).values(
             id=uuid7(), owner_id=owner_id, platform_id=platform_id, created_at=tx.now, destroyed_at=tx.now
@@ -172,8 +181,9 @@ class DataKeys:
     ) -> int:
         """Wrap every data key with the ring's first master key, and return how many were wrapped anew.
 
-        Runs as the owner login beside traffic: readers never wait, since a row is only locked for the moment in
-        which its batch is written. What is done stays done, so that a second run goes on where the first ended.
+        Runs as the owner login beside traffic: nobody waits for more than the moment in which a batch is written, and
+        keys that somebody writes with are left for another round. What is done stays done, so that a second run goes
+        on where the first ended.
         Every process must have the new master key in its ring before this starts, and have it first, so that no
         new data key is wrapped by an old one. `progress` is told (keys done, keys to do) after each batch.
 
@@ -187,25 +197,30 @@ class DataKeys:
             .where(table.c.id == bindparam("key_id"))
             .values(master_key_id=ring.wrapping_key_id, wrapped=bindparam("rewrapped"))
         )
-        with engine.connect() as connection:
-            total = connection.execute(select(func.count()).select_from(table).where(waiting)).scalar_one()
-        done, last = 0, UUID(int=0)
+        total = _count(engine, waiting)
+        done, last = 0, NO_ID
         while True:
             batch = (
                 select(table.c.id, table.c.owner_id, table.c.master_key_id, table.c.wrapped)
                 .where(waiting, table.c.id > last)
                 .order_by(table.c.id)
                 .limit(batch_size)
-                # Keeps a key that is destroyed at this moment from coming back.
-                .with_for_update()
+                # Keeps a key that is destroyed at this moment from coming back, and waits for nobody who may wait for
+                # another key of the batch.
+                .with_for_update(skip_locked=True)
             )
             with engine.begin() as connection:
                 rows = connection.execute(batch).all()
-                if not rows:
-                    return done
-                connection.execute(change, [self._rewrapped(row) for row in rows])
-            done, last = done + len(rows), rows[-1].id
-            progress(done, max(done, total))
+                if rows:
+                    connection.execute(change, [self._rewrapped(row) for row in rows])
+            if rows:
+                done, last = done + len(rows), rows[-1].id
+                progress(done, max(done, total))
+            elif _count(engine, waiting):
+                last = NO_ID
+                time.sleep(LOOK_AGAIN_S)
+            else:
+                return done
 
     def _rewrapped(self, row: Row[UUID, UUID, str, bytes]) -> dict[str, object]:
         aad = row.id.bytes + row.owner_id.bytes
@@ -214,8 +229,8 @@ class DataKeys:
             "rewrapped": self._ring.wrap(self._ring.unwrap(row.master_key_id, row.wrapped, aad), aad),
         }
 
-    async def _row(self, tx: Transaction, owner_id: UUID) -> Values | None:
-        rows = await self._by_owner.rows(tx, {"owner": owner_id})
+    async def _row(self, tx: Transaction, owner_id: UUID, by_owner: QuickStatement) -> Values | None:
+        rows = await by_owner.rows(tx, {"owner": owner_id})
         return rows[0] if rows else None
 
     def _unwrap(self, row: Values, owner_id: UUID) -> DataKey | None:
@@ -223,3 +238,8 @@ class DataKeys:
             return None
         key = self._ring.unwrap(row["master_key_id"], row["wrapped"], row["id"].bytes + owner_id.bytes)
         return DataKey(row["id"], owner_id, key)
+
+
+def _count(engine: Engine, condition: ColumnElement[bool]) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).where(condition)).scalar_one()

@@ -29,7 +29,9 @@ def upgrade(service: str, owner_dsn: str, revision: str = "head") -> None:
 
 def owner_engine(owner_dsn: str) -> sqlalchemy.Engine:
     """Return an engine of the owner login for a libpq DSN or URL."""
-    return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(owner_dsn))
+    return sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(owner_dsn), hide_parameters=True
+    )
 
 
 def config(service: str, connection: Connection) -> Config:

@@ -81,6 +81,26 @@ class TestDestroy:
             with pytest.raises(OwnerErased):
                 await key_of(kit, owner_id)
 
+    async def test_waits_for_who_writes_with_the_key(self, kit):
+        owner_id = uuid7()
+        await key_of(kit, owner_id)
+
+        async def destroy():
+            async with kit.database.transaction(kit.admin) as tx:
+                await kit.data_keys.destroy(tx, owner_id, kit.platform_id)
+                return (await tx.connection.execute(text("SELECT count(*) FROM dependants"))).scalar_one()
+
+        async with kit.database.transaction(kit.partner) as tx:
+            await kit.data_keys.for_owner(tx, owner_id)
+            destroying = asyncio.create_task(destroy())
+            await tx.connection.execute(
+                text(
+                    "INSERT INTO dependants VALUES (gen_random_uuid(), 1, :user, :platform, 'SON', 'active', now(), '')"
+                ).bindparams(user=owner_id, platform=kit.platform_id)
+            )
+            await asyncio.sleep(0.1)
+        assert await destroying == 1
+
 
 class TestTampering:
     @pytest.mark.parametrize("column", ["id", "owner_id", "wrapped"])
@@ -134,6 +154,23 @@ class TestRewrap:
         with pytest.raises(KeyboardInterrupt):
             new.rewrap(engine, batch_size=5, progress=die)
         assert new.rewrap(engine, batch_size=5) == 15
+        engine.dispose()
+
+    async def test_leaves_a_key_that_somebody_writes_with_for_later(self, kit):
+        first, *_ = await self.make_keys(kit, 5)
+        new = DataKeys(kit.data_keys.table, KeyRing({"second": generate_key(), "first": kit.master_key}))
+        told = []
+        engine = owner_engine(kit.owner_dsn)
+        async with kit.database.transaction(kit.partner) as tx:
+            await kit.data_keys.for_owner(tx, first)
+            rewrapping = asyncio.create_task(
+                asyncio.to_thread(new.rewrap, engine, progress=lambda done, total: told.append((done, total)))
+            )
+            while not told:  # noqa: ASYNC110  # progress comes from another thread
+                await asyncio.sleep(0.01)
+            assert told == [(4, 5)]
+        assert await rewrapping == 5
+        assert told == [(4, 5), (5, 5)]
         engine.dispose()
 
     async def test_brings_no_destroyed_key_back_and_goes_beside_traffic(self, kit):

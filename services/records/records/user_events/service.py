@@ -29,13 +29,18 @@ class UserEventService:
         self._audit = audit
 
     async def apply(self, tx: Transaction, event: ApplyUserEventRequest) -> None:
-        """Apply an event; one that was applied before, or is older than what is known of the user, changes nothing."""
+        """Apply an event; one that was applied before, or is older than what is known of the user, changes nothing.
+
+        An erasure always counts: where identity was restored from a backup, it counts its versions from there.
+        """
         user_id, platform_id = UUID(event.user_id), UUID(event.platform_id)
         moment = await self._dependant_rows.lock_family(tx, user_id)
         if not await self._inbox.is_new(tx, UUID(event.event_id)):
             return
         known = await self._users.find(tx, user_id)
-        if known is not None and (known.erased_at is not None or known.version >= event.user_version):
+        if known is not None and known.erased_at is not None:
+            return
+        if known is not None and known.version >= event.user_version and not event.erased:
             return
         await self._users.set_version(tx, user_id, platform_id, event.user_version)
         if event.HasField("profile"):

@@ -7,14 +7,46 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert
 
+from aarokya.identity.v1.live_state_service_pb2 import UserState
 from aarokya.identity.v1.user_pb2 import UserStatus
+from aarokya.records.v1.account_pb2 import Account, AccountStatus, AccountVerificationStatus
 from aarokya.records.v1.dependant_pb2 import ActorType, DependantStatus, Gender, Relationship
+from aarokya.records.v1.mrn_pb2 import Mrn, MrnSource
+from records.accounts.repository import AccountRepository
 from records.models import accounts, mrns
+from records.mrns.repository import MrnRepository
 from records.users.errors import WrongUserStatus
 from servicekit.data_keys import OwnerErased
+from servicekit.database import Transaction
 
 SELF = Relationship.RELATIONSHIP_SELF
 ACTIVE = DependantStatus.DEPENDANT_STATUS_ACTIVE
+
+
+async def write(kit: Any, tx: Transaction, state: UserState, dependant_id: str, what: str) -> None:
+    """Store an account or an MRN in an open transaction."""
+    row_id = str(uuid4())
+    if what == "account":
+        account = Account(id=row_id, user_id=state.user_id, type="ACCOUNT_TYPE_UPI", account_number="ravi@okbank")
+        account.status = AccountStatus.ACCOUNT_STATUS_ACTIVE
+        account.is_primary = True
+        account.verification_status = AccountVerificationStatus.ACCOUNT_VERIFICATION_STATUS_UNVERIFIED
+        account.created_at.FromDatetime(tx.now)
+        account.updated_at.FromDatetime(tx.now)
+        await AccountRepository(kit.keys, kit.hashes).insert(tx, account)
+    else:
+        mrn = Mrn(id=row_id, user_id=state.user_id, dependant_id=dependant_id, mrn="MRN-1")
+        mrn.benefit_provider_id = str(uuid4())
+        mrn.source = MrnSource.MRN_SOURCE_USER
+        mrn.created_at.FromDatetime(tx.now)
+        await MrnRepository(kit.keys, kit.hashes).insert_unless_taken(tx, mrn)
+
+
+def is_blocked(kit: Any) -> bool:
+    """Return whether one of the database's sessions waits for a lock of another."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with kit.superuser() as connection:
+        return bool(connection.execute(waiting).fetchone() != (0,))
 
 
 class TestProfile:
@@ -149,6 +181,53 @@ class TestErased:
                 {"user": state.user_id},
             ).fetchall()
         assert hashes == [(None,), (None,)]
+
+    @pytest.mark.parametrize("what", ["account", "mrn"])
+    async def test_takes_away_what_numbers_are_found_by_of_changes_on_their_way(self, kit: Any, what: str) -> None:
+        state = await kit.onboard()
+        (me,) = await kit.family(state)
+
+        async with kit.database.transaction(kit.user(state)) as tx:
+            await write(kit, tx, state, me.id, what)
+            erasing = asyncio.create_task(kit.apply(kit.erased_event(state)))
+            while not (erasing.done() or is_blocked(kit)):  # noqa: ASYNC110  # the database has no event for it
+                await asyncio.sleep(0.01)
+        await erasing
+
+        with kit.superuser() as connection:
+            left = connection.execute(
+                "SELECT number_hash FROM accounts WHERE user_id = %(user)s"
+                " UNION ALL SELECT mrn_hash FROM mrns WHERE user_id = %(user)s",
+                {"user": state.user_id},
+            ).fetchall()
+        assert left == [(None,)]
+
+    @pytest.mark.parametrize("what", ["account", "mrn"])
+    async def test_refuses_what_comes_while_it_is_going_on(self, kit: Any, what: str) -> None:
+        state = await kit.onboard()
+        (me,) = await kit.family(state)
+
+        async def come_late() -> None:
+            async with kit.database.transaction(kit.user(state)) as tx:
+                await write(kit, tx, state, me.id, what)
+
+        async with kit.database.transaction(kit.identity) as tx:
+            await kit.user_events.apply(tx, kit.erased_event(state))
+            coming = asyncio.create_task(come_late())
+            while not (coming.done() or is_blocked(kit)):  # noqa: ASYNC110  # the database has no event for it
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(WrongUserStatus):
+            await coming
+
+    async def test_counts_also_when_identity_counts_versions_anew(self, kit: Any) -> None:
+        """Identity was restored from a backup, records was not."""
+        state = await kit.onboard()
+        await kit.apply(kit.profile_event(state, version=7, last_name="Rao"))
+
+        await kit.apply(kit.erased_event(state, version=3))
+
+        assert not (await kit.self_of(state)).HasField("first_name")
 
     async def test_is_final(self, kit: Any) -> None:
         state = await kit.onboard()
