@@ -66,6 +66,8 @@ class Database:
             max_overflow=0,
             pool_timeout=POOL_WAIT_S,
             pool_recycle=1800,
+            # Errors end up in the log, and what was to be written has no business there.
+            hide_parameters=True,
         )
 
     async def _connect(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
