@@ -4,9 +4,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import docker
+import psycopg
 from docker.errors import DockerException
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
@@ -39,11 +41,15 @@ class DatabaseServer:
 
 @dataclass(frozen=True)
 class Logins:
-    """The DSNs of one service's database."""
+    """The logins of one service's database."""
 
-    superuser: str
-    owner: str
-    runtime: str
+    superuser_dsn: str
+    owner_dsn: str
+    runtime_dsn: str
+
+    def superuser(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """Return a connection that may do anything and sees every row."""
+        return psycopg.connect(self.superuser_dsn, autocommit=True)
 
 
 @contextmanager
@@ -73,12 +79,12 @@ def _has_image() -> bool:
 def provisioned_database(server: DatabaseServer, service: str, name: str) -> Logins:
     """Make a database with a service's roles and return the DSNs."""
     logins = Logins(server.dsn_in(name), *(server.dsn_of(f"{service}_{role}", name) for role in ("owner", "runtime")))
-    provision(service, server.dsn, logins.owner, logins.runtime)
+    provision(service, server.dsn, logins.owner_dsn, logins.runtime_dsn)
     return logins
 
 
 def migrated_database(server: DatabaseServer, service: str, name: str) -> Logins:
     """Make a database with a service's newest schema and return the DSNs."""
     logins = provisioned_database(server, service, name)
-    migrations.upgrade(service, logins.owner)
+    migrations.upgrade(service, logins.owner_dsn)
     return logins

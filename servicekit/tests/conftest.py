@@ -115,7 +115,7 @@ _DIALECT = create_engine("postgresql+psycopg://").dialect
 def template(cluster: DatabaseServer) -> str:
     """Return the name of a provisioned and migrated database that is only there to be copied."""
     name = f"{SERVICE}_template"
-    migrate(provisioned_database(cluster, SERVICE, name).owner)
+    migrate(provisioned_database(cluster, SERVICE, name).owner_dsn)
     return name
 
 

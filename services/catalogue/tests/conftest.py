@@ -138,13 +138,13 @@ class CatalogueKit(Callers):
 @pytest.fixture(scope="session")
 async def shared_kit(cluster: DatabaseServer) -> AsyncIterator[CatalogueKit]:
     dsns = migrated_database(cluster, SERVICE, "catalogue_rules")
-    database = Database(dsns.runtime, SERVICE)
+    database = Database(dsns.runtime_dsn, SERVICE)
     audit = AuditLog(SERVICE, audit_log, audit_chain, DataKeys(data_keys, KeyRing({"first": generate_key()})))
     provider_rows, benefit_rows = BenefitProviderRepository(), BenefitRepository()
     yield CatalogueKit(
         database,
-        dsns.owner,
-        dsns.runtime,
+        dsns.owner_dsn,
+        dsns.runtime_dsn,
         audit,
         BenefitProviderService(provider_rows, audit),
         benefit_rows,
@@ -184,7 +184,7 @@ async def running(cluster: DatabaseServer, tmp_path_factory: pytest.TempPathFact
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime,
+        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime_dsn,
         "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
         "AAROKYA_LOOKUP_KEY": _new_key(),
         "AAROKYA_AUDIT_KEY": _new_key(),

@@ -10,12 +10,11 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import grpc.aio
@@ -39,7 +38,6 @@ from aarokya.identity.v1.user_service_pb2_grpc import UserServiceStub
 from aarokya.records.v1 import user_event_service_pb2_grpc
 from aarokya.records.v1.user_event_service_pb2 import ApplyUserEventRequest, ApplyUserEventResponse
 from deploy.ports import pick_ports
-from deploy.postgres import Cluster, temporary_cluster
 from identity.auth.service import AuthService, IssuedToken
 from identity.live_state.repository import PRESENTED_HASH
 from identity.live_state.service import find_key_state
@@ -49,7 +47,6 @@ from identity.platforms.service import ApiKeyService, PlatformService
 from identity.settings import IdentitySettings
 from identity.users.repository import StoredUser, UserRepository
 from identity.users.service import UserService
-from servicekit import migrations
 from servicekit.audit import AuditLog
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency, system_call
 from servicekit.channel import open_channel
@@ -57,9 +54,9 @@ from servicekit.crypto import KeyRing, LookupHash, generate_key
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database, Transaction
 from servicekit.outbox import Event, Outbox
-from servicekit.provisioning import provision
 from servicekit.server import REPLAYED_KEY
 from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates, server_credentials
+from tests.database_server import DatabaseServer, Logins, migrated_database
 
 START_S = 30
 ADMIN = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1", source_address="192.0.2.7", user_agent="tests")
@@ -106,19 +103,6 @@ async def was_replayed(call: Any) -> bool:
 def new_number() -> str:
     """Return national digits that no other test uses."""
     return f"98765{next(_numbers)}"
-
-
-@dataclass(frozen=True)
-class IdentityDatabase:
-    """A migrated database and its logins."""
-
-    superuser_dsn: str
-    owner_dsn: str
-    runtime_dsn: str
-
-    def superuser(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """Return a connection that may do anything and sees every row."""
-        return psycopg.connect(self.superuser_dsn, autocommit=True)
 
 
 @dataclass
@@ -376,31 +360,14 @@ class IdentityRules:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    with temporary_cluster() as running:
-        yield running
-
-
-def migrated_database(cluster: Cluster, name: str) -> IdentityDatabase:
-    server = urlsplit(cluster.dsn)
-    owner, runtime = (
-        server._replace(netloc=f"{SERVICE}_{role}:secret@127.0.0.1:{cluster.port}", path=f"/{name}").geturl()
-        for role in ("owner", "runtime")
-    )
-    provision(SERVICE, cluster.dsn, owner, runtime)
-    migrations.upgrade(SERVICE, owner)
-    return IdentityDatabase(server._replace(path=f"/{name}").geturl(), owner, runtime)
+def identity_database(cluster: DatabaseServer) -> Logins:
+    return migrated_database(cluster, SERVICE, SERVICE)
 
 
 @pytest.fixture(scope="session")
-def identity_database(cluster: Cluster) -> IdentityDatabase:
-    return migrated_database(cluster, SERVICE)
-
-
-@pytest.fixture(scope="session")
-async def rules(cluster: Cluster) -> AsyncIterator[IdentityRules]:
+async def rules(cluster: DatabaseServer) -> AsyncIterator[IdentityRules]:
     # The process's keys would not open these rows, so they have a database to themselves.
-    database_of_rules = migrated_database(cluster, f"{SERVICE}_rules")
+    database_of_rules = migrated_database(cluster, SERVICE, f"{SERVICE}_rules")
     settings = IdentitySettings(
         listen="",
         database_runtime_dsn=database_of_rules.runtime_dsn,
@@ -461,7 +428,7 @@ async def records(certificates: dict[str, CertificateFiles]) -> AsyncIterator[Re
 
 @pytest.fixture(scope="session")
 async def identity_server(
-    identity_database: IdentityDatabase,
+    identity_database: Logins,
     certificates: dict[str, CertificateFiles],
     records: RecordsStandIn,
     tmp_path_factory: pytest.TempPathFactory,

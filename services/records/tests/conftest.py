@@ -207,16 +207,16 @@ class RecordsKit(Telling):
 @pytest.fixture(scope="session")
 async def kit(cluster: DatabaseServer) -> AsyncIterator[RecordsKit]:
     dsns = migrated_database(cluster, SERVICE, "records_rules")
-    database = Database(dsns.runtime, SERVICE)
+    database = Database(dsns.runtime_dsn, SERVICE)
     keys = DataKeys(data_keys, KeyRing({"first": generate_key()}))
     audit = AuditLog(SERVICE, audit_log, audit_chain, keys)
     rows = DependantRepository(keys)
     dependants = DependantService(rows, audit, "Asia/Kolkata")
     yield RecordsKit(
         database,
-        dsns.superuser,
-        dsns.owner,
-        dsns.runtime,
+        dsns.superuser_dsn,
+        dsns.owner_dsn,
+        dsns.runtime_dsn,
         keys,
         LookupHash(generate_key()),
         audit,
@@ -340,7 +340,7 @@ async def running(
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime,
+        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime_dsn,
         "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
         "AAROKYA_LOOKUP_KEY": _new_key(),
         "AAROKYA_AUDIT_KEY": _new_key(),
