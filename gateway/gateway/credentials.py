@@ -1,7 +1,6 @@
 """What a caller shows: one credential in the headers, read strictly."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -98,7 +97,7 @@ def read_basic(text: str) -> tuple[str, str]:
     """
     try:
         platform_id, _, secret = base64.b64decode(text, validate=True).decode("ascii").partition(":")
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise Refused("AU-202") from error
     if not secret or not is_uuid(platform_id):
         raise Refused("AU-202")

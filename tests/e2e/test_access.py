@@ -129,7 +129,15 @@ ROLES = (
     ),
     *(
         Role(f"garbage: Basic {garbage}", "B", "AU-202")
-        for garbage in ("not base64", "without colon", "without secret", "wrong secret", "other platform", "not an id")
+        for garbage in (
+            "not base64",
+            "beyond ASCII",
+            "without colon",
+            "without secret",
+            "wrong secret",
+            "other platform",
+            "not an id",
+        )
     ),
     *(
         Role(f"an empty {header}", "-", "AU-202")
@@ -286,6 +294,7 @@ class Cast:
         self._play("garbage: partner key as token", bearer(platform.secret))
         self._play("garbage: token with its signature cut", bearer(named.token[:-4]))
         self._play("garbage: Basic not base64", [("authorization", "Basic *")])
+        self._play("garbage: Basic beyond ASCII", [("authorization", "Basic é")])
         self._play("garbage: Basic without colon", basic_text(platform.id))
         self._play("garbage: Basic without secret", basic(platform.id, ""))
         self._play("garbage: Basic wrong secret", basic(platform.id, f"{platform.secret}x"))
