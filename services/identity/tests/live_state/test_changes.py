@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -12,11 +12,14 @@ from uuid import uuid4
 import pytest
 
 from aarokya.identity.v1.live_state_service_pb2 import WatchLiveStateResponse
+from deploy.postgres import temporary_cluster
 from identity.live_state import changes as changes_module
 from identity.live_state.changes import LiveStateChanges
 from identity.live_state.repository import announce_key, announce_platform, announce_user
+from identity.models import SERVICE
 from servicekit.caller import system_call
 from servicekit.database import Database
+from tests.database_server import DatabaseServer, Logins, migrated_database
 
 HEARTBEAT = WatchLiveStateResponse()
 EVERYTHING = WatchLiveStateResponse(everything=True)
@@ -64,6 +67,13 @@ async def running(*coroutines: Any) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+@pytest.fixture(scope="module")
+def identity_database() -> Iterator[Logins]:
+    """A database on a server of our own: a backend is frozen by its pid, which is another outside a container."""
+    with temporary_cluster() as cluster:
+        yield migrated_database(DatabaseServer(cluster.dsn), SERVICE, SERVICE)
 
 
 @pytest.fixture
