@@ -1,4 +1,7 @@
-"""Writes the Python of the protos beside them, and the gateway's shapes; `--check` only says whether all is current."""
+"""Writes what follows from the protos; `--check` only says whether all is current.
+
+That is their Python beside them, the gateway's shapes, and the golden copy of the OpenAPI document, in this order.
+"""
 
 import argparse
 import filecmp
@@ -10,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 PROTOS = Path(__file__).resolve().parent
-SCHEMA_GENERATOR = PROTOS.parent / "gateway" / "generate_schemas.py"
+FOLLOWERS = tuple(PROTOS.parent / "gateway" / name for name in ("generate_schemas.py", "generate_openapi.py"))
 PLUGINS = ("mypy", "mypy_grpc")
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
@@ -31,9 +34,11 @@ def main() -> None:
                 shutil.copyfile(fresh / name, PROTOS / name)
             else:
                 (PROTOS / name).unlink()
-    if SCHEMA_GENERATOR.exists():
+    for generator in FOLLOWERS:
         arguments = ["--check"] if check else []
-        sys.exit(subprocess.run([sys.executable, SCHEMA_GENERATOR, *arguments], check=False).returncode)
+        result = subprocess.run([sys.executable, generator, *arguments], check=False).returncode
+        if result != 0:
+            sys.exit(result)
 
 
 def compile_protos(target: Path) -> None:

@@ -89,7 +89,7 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
     for routes in ROUTERS:
         app.include_router(routes.router)
     require_declared(app)
-    documents = _documents()
+    documents = build_documents()
     app.state.openapi_of = documents.__getitem__
     whole: ASGIApp = Cors(app, settings.cors_origins) if settings.cors_origins else app
     return Edge(whole, trusted_proxies=settings.trusted_proxies)
@@ -111,8 +111,12 @@ def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -
     state.gatekeeper = Gatekeeper(settings.operators, tokens, state.live_state, state.limits, state.refusals)
 
 
-def _documents() -> dict[str | None, bytes]:
-    """Return the OpenAPI document by service, and the whole one under None."""
+def build_documents() -> dict[str | None, bytes]:
+    """Return the OpenAPI document by service, and the whole one under None.
+
+    Raises:
+        OpenApiClash: two routes say different things under one name.
+    """
     services = dict.fromkeys(routes.service for routes in ROUTERS)
     fragments = [
         fragment_of(
