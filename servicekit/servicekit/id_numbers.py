@@ -2,8 +2,9 @@
 
 import re
 
-ABHA_NUMBER = re.compile(r"[0-9]{14}", re.ASCII)
-ABHA_ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._]{1,28})[A-Za-z0-9]@[a-z]{2,20}", re.ASCII)
+_ABHA_NUMBER = re.compile(r"[0-9]{14}", re.ASCII)
+_ABHA_ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._]{1,28})[A-Za-z0-9]@[a-z]{2,20}", re.ASCII)
+NO_AADHAAR = "An Aadhaar number must not be stored."
 PAN = re.compile(r"[A-Z]{5}[0-9]{4}[A-Z]", re.ASCII)
 
 # The dihedral group of order ten and the permutation of Verhoeff's check digit (J. Verhoeff, 1969).
@@ -43,6 +44,20 @@ def is_aadhaar(text: str) -> bool:
     for place, digit in enumerate(reversed(digits)):
         check = _MULTIPLIED[check][_PERMUTED[place % 8][int(digit)]]
     return check == 0
+
+
+def fault_of_abha_number(text: str) -> str | None:
+    """Return what keeps a text from being the number of an Ayushman Bharat Health Account; None when nothing does."""
+    if is_aadhaar(text):
+        return NO_AADHAAR
+    return None if _ABHA_NUMBER.fullmatch(text) else "An ABHA number has 14 digits."
+
+
+def fault_of_abha_address(text: str) -> str | None:
+    """Return what keeps a text from being the address of such an account; None when nothing does."""
+    if is_aadhaar(text.partition("@")[0]):
+        return NO_AADHAAR
+    return None if _ABHA_ADDRESS.fullmatch(text) else "An ABHA address looks like ravi@abdm."
 
 
 def masked(text: str, shown: int = 4) -> str:

@@ -7,7 +7,7 @@ from datetime import date
 from aarokya.identity.v1.user_pb2 import IdProofType, User
 from servicekit.calendar_days import age_on
 from servicekit.errors import Detail
-from servicekit.id_numbers import ABHA_ADDRESS, ABHA_NUMBER, PAN, is_aadhaar, masked
+from servicekit.id_numbers import NO_AADHAAR, PAN, fault_of_abha_address, fault_of_abha_number, is_aadhaar, masked
 from servicekit.mail_addresses import is_mail_address
 from servicekit.messages import has
 
@@ -85,22 +85,10 @@ def _email(user: User) -> str | None:
     return None if is_mail_address(user.email) else "This is not a mail address."
 
 
-def _abha_address(user: User) -> str | None:
-    if is_aadhaar(user.abha_address.partition("@")[0]):
-        return "An Aadhaar number must not be stored."
-    return None if ABHA_ADDRESS.fullmatch(user.abha_address) else "An ABHA address looks like ravi@abdm."
-
-
-def _abha_number(user: User) -> str | None:
-    if is_aadhaar(user.abha_number):
-        return "An Aadhaar number must not be stored."
-    return None if ABHA_NUMBER.fullmatch(user.abha_number) else "An ABHA number has 14 digits."
-
-
 def _id_proof(user: User) -> str | None:
     proof = user.id_proof
     if is_aadhaar(proof.number):
-        return "An Aadhaar number must not be stored."
+        return NO_AADHAAR
     if proof.proof_type == IdProofType.ID_PROOF_TYPE_PAN and not PAN.fullmatch(proof.number):
         return "A PAN has five capital letters, four digits and a capital letter."
     return None if ID_NUMBER.fullmatch(proof.number) else "This is not the number of a document."
@@ -112,6 +100,6 @@ _RULES: dict[str, Callable[[User], str | None]] = {
     "state_code": _matches(STATE_CODE, lambda user: user.state_code, "A state code has two capital letters."),
     "pincode": _matches(PINCODE, lambda user: user.pincode, "A pincode has six digits and does not begin with 0."),
     "id_proof": _id_proof,
-    "abha_number": _abha_number,
-    "abha_address": _abha_address,
+    "abha_number": lambda user: fault_of_abha_number(user.abha_number),
+    "abha_address": lambda user: fault_of_abha_address(user.abha_address),
 }

@@ -8,7 +8,7 @@ from datetime import date
 from aarokya.records.v1.dependant_pb2 import Dependant
 from servicekit.calendar_days import age_on
 from servicekit.errors import Detail
-from servicekit.id_numbers import ABHA_ADDRESS, ABHA_NUMBER, is_aadhaar
+from servicekit.id_numbers import fault_of_abha_address, fault_of_abha_number
 from servicekit.messages import has
 from servicekit.phone_numbers import NotMobile, to_e164
 
@@ -61,21 +61,9 @@ def _phone_number(person: Dependant, _: date) -> str | None:
     return None
 
 
-def _abha_number(person: Dependant, _: date) -> str | None:
-    if is_aadhaar(person.abha_number):
-        return "An Aadhaar number must not be stored."
-    return None if ABHA_NUMBER.fullmatch(person.abha_number) else "An ABHA number has 14 digits."
-
-
-def _abha_address(person: Dependant, _: date) -> str | None:
-    if is_aadhaar(person.abha_address.partition("@")[0]):
-        return "An Aadhaar number must not be stored."
-    return None if ABHA_ADDRESS.fullmatch(person.abha_address) else "An ABHA address looks like ravi@abdm."
-
-
 _RULES: dict[str, Callable[[Dependant, date], str | None]] = {
     "date_of_birth": _date_of_birth,
     "phone_number": _phone_number,
-    "abha_number": _abha_number,
-    "abha_address": _abha_address,
+    "abha_number": lambda person, _: fault_of_abha_number(person.abha_number),
+    "abha_address": lambda person, _: fault_of_abha_address(person.abha_address),
 }
