@@ -5,7 +5,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-TIMEOUT_S = 4
+TIMEOUT_S = 5
 
 
 def main() -> None:

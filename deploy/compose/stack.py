@@ -4,6 +4,7 @@ Only Python's own library is used here, so that an operator's machine needs noth
 """
 
 import functools
+import os
 import subprocess
 import sys
 import time
@@ -45,11 +46,18 @@ def compose(*arguments: str) -> str:
 
 def containers(service: str) -> list[str]:
     """Return the ids of a service's running containers, the oldest first."""
-    ids = compose("ps", "--quiet", service).split()
-    if not ids:
-        return []
-    found = docker("inspect", "--format", "{{.Created}} {{.State.Status}} {{.Id}}", *ids).splitlines()
-    return [container for _, state, container in sorted(line.split() for line in found) if state == "running"]
+    labels = {"project": project(), "service": service, "oneoff": "False"}
+    filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    # Docker lists the newest first. Asking it is ten times as fast as asking Compose.
+    return docker("ps", "--quiet", "--no-trunc", *filters).split()[::-1]
+
+
+def project() -> str:
+    """Return the name that Compose knows the stack by, from where Compose itself takes it."""
+    settings = FILE.parent / ".env"
+    lines = settings.read_text().splitlines() if settings.exists() else []
+    kept = dict(line.strip().split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return os.environ.get("COMPOSE_PROJECT_NAME") or kept.get("COMPOSE_PROJECT_NAME") or FILE.parent.name
 
 
 def wait_until_healthy(container: str) -> None:

@@ -1,0 +1,1 @@
+"""Tries deploy/docker-compose.yml on a real engine: `make compose-test`."""
