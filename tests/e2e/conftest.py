@@ -4,13 +4,8 @@
 """
 
 import itertools
-import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,23 +15,11 @@ import httpx
 import pytest
 
 from tests.e2e.contract import Document
+from tests.e2e.running import OwnSystem, System, own_system
 
-ROOT = Path(__file__).parents[2]
-START_S = 120
-STOP_S = 30
 # Mobile numbers that are valid and that no two users of a run share.
 _numbers = itertools.count(secrets.randbelow(900_000_000))
 _names = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class System:
-    """A running system, as its runtime.json tells."""
-
-    url: str
-    admin_key: str
-    runtime: dict[str, Any]
-    data: Path
 
 
 @dataclass
@@ -191,38 +174,24 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A running system."""
     running = os.environ.get("AAROKYA_TEST_DATA_DIR")
     if running:
-        yield _read(Path(running))
+        yield System.read(Path(running))
         return
-    data = tmp_path_factory.mktemp("aarokya")
-    environment = {**os.environ, "AAROKYA_DATA_DIR": str(data), "AAROKYA_HTTP_PORT": "0", "AAROKYA_RATE_LIMITS": "off"}
-    with (data / "run.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "deploy.local"], cwd=ROOT, env=environment, stdout=output, stderr=output
-        )
-        try:
-            yield _wait_for(data, process)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_S)
+    with own_system(tmp_path_factory.mktemp("aarokya")) as own:
+        yield own.system
 
 
-def _wait_for(data: Path, process: subprocess.Popen[bytes]) -> System:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            system = _read(data)
-            if httpx.get(f"{system.url}/readyz", trust_env=False).status_code == 200:
-                return system
-        except (OSError, httpx.TransportError, ValueError):
-            pass
-        time.sleep(0.2)
-    pytest.fail((data / "run.log").read_text()[-2000:])
+@pytest.fixture(scope="session")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnSystem]:
+    """A system that tests may break, as long as they mend it again. It logs all that it can."""
+    with own_system(tmp_path_factory.mktemp("breakable"), AAROKYA_LOG_LEVEL="DEBUG") as own:
+        yield own
 
 
-def _read(data: Path) -> System:
-    runtime = json.loads((data / "runtime.json").read_text())
-    admin_key = Path(runtime["admin_api_key_file"]).read_text().strip()
-    return System(runtime["gateway"]["url"], admin_key, runtime, data)
+@pytest.fixture(scope="session")
+def breakable_world(breakable: OwnSystem) -> Iterator[World]:
+    """Makes what tests need in the system that they may break."""
+    with httpx.Client(base_url=breakable.system.url, timeout=30, trust_env=False) as client:
+        yield World(breakable.system, client)
 
 
 @pytest.fixture(scope="session")
