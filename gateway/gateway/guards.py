@@ -112,16 +112,19 @@ class Gatekeeper:
         try:
             return await self._admit(guard, request)
         except Refused as refused:
-            if refused.code.startswith("AU-"):
-                await self._note(refused, request, route)
+            self.note(refused, request, route)
+            address: str = request.scope["state"]["source_address"]
+            if refused.code in COUNTED_AS_FAILED and await self._limits.count_failure(address):
+                raise self._limits.too_many_failures() from None
             raise
 
-    async def _note(self, refused: Refused, request: Request, route: str) -> None:
+    def note(self, refused: Refused, request: Request, route: str) -> None:
+        """Tell the audit log of a refused authentication or authorisation; other refusals are none of its business."""
+        if not refused.code.startswith("AU-"):
+            return
         state = request.scope["state"]
-        address: str = state["source_address"]
-        self._refusals.note(refused.code, address, route, state["request_id"], request.headers.get("user-agent"))
-        if refused.code in COUNTED_AS_FAILED and await self._limits.count_failure(address):
-            raise self._limits.too_many_failures()
+        agent = request.headers.get("user-agent")
+        self._refusals.note(refused.code, state["source_address"], route, state["request_id"], agent)
 
     async def _admit(self, guard: Guard, request: Request) -> Caller:
         credential = read_credential(request.headers)
@@ -201,6 +204,8 @@ def _user_refusal(state: UserState, claims: Claims, guard: Guard) -> str | None:
         return "AU-203"
     if state.platform_status != PlatformStatus.PLATFORM_STATUS_ACTIVE:
         return "AU-209"
-    if is_deactivated or (state.status == UserStatus.USER_STATUS_ONBOARDING and not guard.while_onboarding):
+    # A status that this gateway does not know yet allows nothing.
+    is_onboarding = state.status == UserStatus.USER_STATUS_ONBOARDING
+    if state.status != UserStatus.USER_STATUS_ACTIVE and not (is_onboarding and guard.while_onboarding):
         return "AU-207"
     return None
