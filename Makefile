@@ -13,7 +13,7 @@ RUN := .venv/bin/python -P -m
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Start everything on this machine, and stop it again with Ctrl-C; the data stays in .data
@@ -35,10 +35,36 @@ check: dev ## Check style, types, imports, protos and generated code
 	@.venv/bin/lint-imports
 	@.venv/bin/python protos/lint.py
 	@.venv/bin/python protos/generate.py --check
+	@.venv/bin/python docs/generate_variables.py --check
 
 .PHONY: generate
-generate: dev ## Generate Python from the protos
+generate: dev ## Generate Python from the protos, and the table of variables
 	@.venv/bin/python protos/generate.py
+	@.venv/bin/python docs/generate_variables.py
+
+.PHONY: compose-secrets
+compose-secrets: ## Make the secrets of deploy/docker-compose.yml, once
+	@deploy/compose/make_secrets
+
+.PHONY: compose-test
+compose-test: dev ## Try deploy/docker-compose.yml on this machine's Docker, beside whatever runs
+	@$(RUN) deploy.compose.test
+
+.PHONY: backup
+backup: ## Back up the databases of deploy/docker-compose.yml to deploy/backups
+	@"$(PYTHON)" -m deploy.compose.backup $(ARGS)
+
+.PHONY: restore
+restore: ## Bring the databases back: make restore FROM=deploy/backups/<time>
+	@"$(PYTHON)" -m deploy.compose.restore $(FROM)
+
+.PHONY: rolling-restart
+rolling-restart: ## Replace running containers, losing no request; ARGS=records only those
+	@"$(PYTHON)" -m deploy.compose.rolling_restart $(ARGS)
+
+.PHONY: upgrade
+upgrade: ## Bring running containers and databases to the images of AAROKYA_VERSION
+	@"$(PYTHON)" -m deploy.compose.rolling_restart --migrate
 
 .PHONY: lock
 lock: dev ## Pin the packages of requirements.in and requirements-dev.in

@@ -16,20 +16,35 @@ class GatewaySettings(ProcessSettings):
     """What the gateway reads on top of what every process reads."""
 
     http_host: str = "127.0.0.1"
+    """Address that the API is served on."""
     http_port: int = Field(default=8080, ge=0, le=65535)
+    """Port that the API is served on."""
     identity_address: str
+    """`host:port` of identity, or `dns:///name:port` of all its replicas."""
     catalogue_address: str
+    """`host:port` of the catalogue, or `dns:///name:port` of all its replicas."""
     records_address: str
+    """`host:port` of records, or `dns:///name:port` of all its replicas."""
     jwt_keys: SecretStr
+    """`kid:secret,…` with secrets of 32 bytes or more: the first signs tokens, all verify."""
     jwt_issuer: str = "aarokya"
+    """Who issues the tokens."""
     jwt_audience: str = "aarokya"
+    """Whom the tokens are for."""
     admin_api_key: SecretStr | None = None
+    """The key of the operator called `admin`, of 32 characters or more."""
     admin_api_keys: SecretStr | None = None
+    """`name:secret,…`: the keys of all other operators. There must be a key in one of the two."""
     cors_origins: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    """Origins whose pages may call the API from a browser, with commas between them; empty: none."""
     trusted_proxies: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    """Addresses or networks, with commas between them, whose `X-Forwarded-For` is believed."""
     rate_limits: Annotated[str, Field(pattern="^(on|off)$")] = "on"
+    """`on` or `off`."""
     redis_url: SecretStr | None = None
+    """`redis://…` or `rediss://…`, where gateways count together; without it each counts by itself."""
     drain_seconds: float = Field(default=0, ge=0)
+    """How long it serves on after SIGTERM, while `/readyz` already refuses; as long as its balancer takes to notice."""
 
     @model_validator(mode="before")
     @classmethod

@@ -58,9 +58,12 @@ def key_bytes(key: SecretStr) -> bytes:
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings that come from ``AAROKYA_…`` variables or the files that these name."""
+    """Settings that come from ``AAROKYA_…`` variables or the files that these name.
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+    What stands under a field is what docs/operations.md says about it.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", use_attribute_docstrings=True)
 
     @classmethod
     def settings_customise_sources(
@@ -78,13 +81,21 @@ class ProcessSettings(EnvironmentSettings):
     """What every process reads."""
 
     environment: Environment = Environment.PRODUCTION
+    """`production`, or `development`: logs for people, services that list their RPCs, operators' keys of any length."""
     log_level: str = "INFO"
+    """From which level on something is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     timezone: Annotated[str, AfterValidator(_is_zone)] = "Asia/Kolkata"
+    """Whose calendar decides how old somebody is."""
     metrics_listen: str = ""
+    """`host:port` of the metrics for Prometheus; empty: none."""
     tls_ca: Path
+    """PEM file of the authority whose certificates are trusted."""
     tls_certificate: Path
+    """PEM file of the process's own certificate; its DNS name is the process's name."""
     tls_key: Path
+    """PEM file of the certificate's key."""
     page_token_key: Key
+    """Base64 of 32 bytes that seal page tokens; the same for all processes."""
 
     @property
     def is_development(self) -> bool:
@@ -95,31 +106,42 @@ class ServiceSettings(ProcessSettings):
     """What every service reads to serve."""
 
     listen: str
+    """`host:port` of the gRPC server."""
     database_runtime_dsn: SecretStr
+    """URL or DSN of the login `<service>_runtime`; it may name several hosts."""
     database_pool_size: int = 10
+    """Most connections of a replica to its database; one more listens."""
     master_keys: SecretStr
+    """`id:base64 of 32 bytes,…`: the first wraps new data keys, all unwrap."""
     lookup_key: Key
+    """Base64 of 32 bytes that numbers are hashed with to be found. It can't be changed."""
     audit_key: Key
+    """Base64 of 32 bytes that the audit log is chained with. It can't be changed."""
     audit_head_file: Path
+    """Where the head of the audit chain is kept outside the database; replicas of a service share it."""
 
 
 class OwnerSettings(EnvironmentSettings):
     """What migrating and re-keying a service's database needs."""
 
     database_owner_dsn: SecretStr
+    """URL or DSN of the login `<service>_owner`."""
 
 
 class ProvisioningSettings(OwnerSettings):
     """What making a service's roles and database needs; the passwords are those of the two DSNs."""
 
     database_superuser_dsn: SecretStr
+    """URL or DSN of a superuser of the service's server."""
     database_runtime_dsn: SecretStr
+    """URL or DSN of the login `<service>_runtime`; it may name several hosts."""
 
 
 class RotationSettings(OwnerSettings):
     """What re-wrapping a service's data keys needs."""
 
     master_keys: SecretStr
+    """`id:base64 of 32 bytes,…`: the first wraps new data keys, all unwrap."""
 
 
 class NamedSecrets:

@@ -22,9 +22,13 @@ class IdentitySettings(ServiceSettings):
     """What identity reads on top of what every service reads."""
 
     jwt_keys: Annotated[SecretStr, AfterValidator(_is_key_ring)]
+    """`kid:secret,…` with secrets of 32 bytes or more: the first signs tokens, all verify."""
     jwt_issuer: str = "aarokya"
+    """Who issues the tokens."""
     jwt_audience: str = "aarokya"
+    """Whom the tokens are for."""
     records_address: str
+    """`host:port` of records, or `dns:///name:port` of all its replicas."""
 
     @cached_property
     def jwt_key_ring(self) -> NamedSecrets:

@@ -7,4 +7,6 @@ class RecordsSettings(ServiceSettings):
     """What records reads on top of what every service reads."""
 
     identity_address: str
+    """`host:port` of identity, or `dns:///name:port` of all its replicas."""
     catalogue_address: str
+    """`host:port` of the catalogue, or `dns:///name:port` of all its replicas."""
