@@ -100,7 +100,12 @@ class GuardedRoute(APIRoute):
                 arguments[exchange] = _open_exchange(request, caller, value, takes_key)
             if whole is not None:
                 arguments[whole] = request
-            response: Response = await endpoint(**arguments)
+            try:
+                response: Response = await endpoint(**arguments)
+            except Refused as refused:
+                # Whether the platform or user that a body names is the caller's own is known only now.
+                gatekeeper.note(refused, request, template)
+                raise
             return response
 
         return run
