@@ -81,7 +81,9 @@ class GuardedRoute(APIRoute):
             gatekeeper: Gatekeeper = request.app.state.gatekeeper
             caller = None if guard is PUBLIC else await gatekeeper.admit(guard, request, template)
             arguments: dict[str, Any] = {
-                name: _id(text) for name, text in request.path_params.items() if name in parameters
+                name: _id(text) if name.endswith("_id") else text
+                for name, text in request.path_params.items()
+                if name in parameters
             }
             value = None
             if body is not None or reads_own_body:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import fastapi_offline
+from fastapi import Path as InPath
 from fastapi import Query as InQuery
 from fastapi import Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -114,8 +115,7 @@ async def browse_api() -> Response:
 @routes.get(
     "/api_docs/assets/{name}", guard=PUBLIC, summary="Fetch a file of the API browser.", answer=None, codes=("RQ-103",)
 )
-async def get_asset(request: Request) -> Response:
-    name = request.path_params["name"]
+async def get_asset(name: Annotated[str, InPath(description="The file's name.")]) -> Response:
     if name not in MEDIA_TYPES:
         raise Refused("RQ-103")
     return FileResponse(ASSETS / name, media_type=MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400"})
