@@ -43,6 +43,7 @@ from servicekit.errors import Refusal
 PERIOD_S = 0.4
 BATCH = 2000
 PAGE = 1000
+LONGEST_S = 120
 OVERDUE_S = 5
 SURELY_OVERDUE_S = 60
 """After this a row that is not in the chain counts as slipped in, not as waiting."""
@@ -146,7 +147,7 @@ class AuditChain:
         """
         if self._last_kept is None:
             self._last_kept = await asyncio.to_thread(self._heads.last)
-        async with self._database.transaction(system_call(self._service)) as tx:
+        async with self._database.transaction(system_call(self._service), longest_s=LONGEST_S) as tx:
             alone = (await tx.connection.execute(select(func.pg_try_advisory_xact_lock(LOCK)))).scalar_one()
             await _prepare(tx)
             head = await self._head(tx)

@@ -1,7 +1,10 @@
 """A service's own database: pooled connections, scoped transactions, refusals by constraint name."""
 
+import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, LiteralString
@@ -15,12 +18,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from servicekit.caller import Call, CallerType
-from servicekit.errors import Refusal, ServiceAway
+from servicekit.errors import Refusal, ServiceAway, ServiceBusy
 
 AnyRow = Row[*tuple[Any, ...]]
+Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 CONNECT_TIMEOUT_S = 2
 POOL_WAIT_S = 1.0
+# So many transactions may wait for each connection. Those beyond could not be answered in time.
+WAITING_FOR_EACH = 5
+# A server that hangs, or that nobody reaches any more, does not answer a cancellation either, so the connection is cut
+# off: at the beginning, where nothing can take long, and when nobody can be waiting for the transaction any more.
+BEGINNING_S = 3.0
+LONGEST_S = 6.0
 # The gateway gives a call 5 s; the database gives up before that, so that nothing runs on for nobody.
 SESSION_OPTIONS = " ".join(
     f"-c {name}={value}"
@@ -58,6 +68,8 @@ class Database:
     def __init__(self, dsn: str, service: str, *, pool_size: int = 10) -> None:
         self._service = service
         self._dsn = dsn
+        self._pool_size = pool_size
+        self._running = 0
         self._engine = create_async_engine(
             "postgresql+psycopg://",
             async_creator=self._connect,
@@ -70,7 +82,7 @@ class Database:
             hide_parameters=True,
         )
 
-    async def _connect(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    async def _connect(self) -> Connection:
         return await psycopg.AsyncConnection.connect(
             self._dsn,
             autocommit=True,
@@ -85,7 +97,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, call: Call, *, presented: Mapping[str, str] | None = None
+        self, call: Call, *, presented: Mapping[str, str] | None = None, longest_s: float = LONGEST_S
     ) -> AsyncIterator[Transaction]:
         """Open a transaction in which only what the caller may see is there.
 
@@ -94,29 +106,48 @@ class Database:
                 worker role, a partner or user as the bare runtime login within its platform.
             presented: settings that open single rows to a caller who is not known yet, such as the hash of a secret;
                 the bare runtime login is used and no platform is set.
+            longest_s: after how many seconds the connection is cut off.
 
         Raises:
             ServiceAway: the database does not answer, or not in time.
+            ServiceBusy: more transactions wait than can be begun in time.
         """
+        if self._running >= self._pool_size * (1 + WAITING_FOR_EACH):
+            raise ServiceBusy
+        self._running += 1
         try:
             async with self._engine.connect() as connection:
-                connection, now = await self._begin(connection, _scope(self._service, call, presented))
-                try:
-                    yield Transaction(connection, call, now)
-                except BaseException:
-                    await _end(connection, "ROLLBACK")
-                    raise
-                await _end(connection, "COMMIT")
-        except (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError) as error:
+                now = await self._begin(connection, _scope(self._service, call, presented))
+                driver = await _driver(connection)
+                with cut_off_after(longest_s, driver):
+                    try:
+                        yield Transaction(connection, call, now)
+                    except BaseException:
+                        # Without an answer it is rolled back as well, and what went wrong before is what matters.
+                        with suppress(psycopg.Error):
+                            await _end(connection, driver, "ROLLBACK")
+                        raise
+                    await _end(connection, driver, "COMMIT")
+        except PoolTimeout as error:
+            raise ServiceBusy from error
+        except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
             raise ServiceAway from error
+        finally:
+            self._running -= 1
 
-    async def _begin(self, connection: AsyncConnection, scope: sql.Composed) -> tuple[AsyncConnection, datetime]:
-        """Begin and set the scope in one round trip; once more if the pooled connection turns out to be dead."""
-        try:
-            return connection, await _open_scope(connection, scope)
-        except psycopg.OperationalError:
-            await connection.invalidate()
-            return connection, await _open_scope(connection, scope)
+    async def _begin(self, connection: AsyncConnection, scope: sql.Composed) -> datetime:
+        """Begin and set the scope in one round trip, on the first connection of the pool that is not dead.
+
+        When a server restarts or fails over, all pooled connections are dead at once, and each is found out in turn.
+        """
+        for _ in range(self._pool_size):
+            try:
+                return await _open_scope(connection, scope)
+            except psycopg.OperationalError:
+                if not (await _driver(connection)).closed:
+                    raise
+                await connection.invalidate()
+        return await _open_scope(connection, scope)
 
 
 def _scope(service: str, call: Call, presented: Mapping[str, str] | None) -> sql.Composed:
@@ -134,29 +165,50 @@ def _scope(service: str, call: Call, presented: Mapping[str, str] | None) -> sql
 
 
 async def _open_scope(connection: AsyncConnection, scope: sql.Composed) -> datetime:
-    cursor = await (await _driver(connection)).execute(scope)
-    cursor.nextset()
-    row = await cursor.fetchone()
+    driver = await _driver(connection)
+    with cut_off_after(BEGINNING_S, driver):
+        cursor = await driver.execute(scope)
+        cursor.nextset()
+        row = await cursor.fetchone()
     assert row is not None
     now = row[0]
     assert isinstance(now, datetime)
     return now.astimezone(UTC)
 
 
-async def _end(connection: AsyncConnection, statement: LiteralString) -> None:
+async def _end(connection: AsyncConnection, driver: Connection, statement: LiteralString) -> None:
     """Commit or roll back; a connection that cannot do either is thrown away, which rolls back too."""
     try:
-        await (await _driver(connection)).execute(sql.SQL(statement))
+        await driver.execute(sql.SQL(statement))
     except BaseException:
         await connection.invalidate()
         raise
 
 
-async def _driver(connection: AsyncConnection) -> psycopg.AsyncConnection[tuple[object, ...]]:
+async def _driver(connection: AsyncConnection) -> Connection:
     """Return psycopg's connection: BEGIN and COMMIT cost a third there."""
     raw = (await connection.get_raw_connection()).driver_connection
     assert isinstance(raw, psycopg.AsyncConnection)
     return raw
+
+
+@contextmanager
+def cut_off_after(seconds: float, connection: Connection) -> Iterator[None]:
+    """Shut the connection down when the block lasts too long.
+
+    A cancelled statement waits on for the server's word that it was cancelled, which one that hangs does not give.
+    """
+
+    def cut_off() -> None:
+        if not connection.closed:
+            with socket.socket(fileno=os.dup(connection.fileno())) as copy, suppress(OSError):
+                copy.shutdown(socket.SHUT_RDWR)
+
+    timer = asyncio.get_running_loop().call_later(seconds, cut_off)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

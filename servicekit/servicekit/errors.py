@@ -7,7 +7,8 @@
     ├── WrongState          FAILED_PRECONDITION
     ├── NotAllowed          PERMISSION_DENIED
     ├── StillRunning        ABORTED
-    └── Away                UNAVAILABLE
+    ├── Away                UNAVAILABLE
+    └── Busy                RESOURCE_EXHAUSTED
 
 A resource's ``errors.py`` subclasses one of them with the public code and its sentence. What HTTP makes of a code
 is the gateway's registry alone.
@@ -113,6 +114,12 @@ class Away(Refusal):
     status = grpc.StatusCode.UNAVAILABLE
 
 
+class Busy(Refusal):
+    """There is more to do than can be done; unlike what is away, asking again at once would make it worse."""
+
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 class InvalidField(RuleBroken):
     """A field's value or presence is not what the contract says."""
 
@@ -150,6 +157,13 @@ class BadPageToken(RuleBroken):
 
 class ServiceAway(Away):
     """Another service or the database does not answer."""
+
+    code = "RQ-111"
+    message = "A service that this call needs is unavailable. Try again shortly."
+
+
+class ServiceBusy(Busy):
+    """More is asked at once than can be answered in time."""
 
     code = "RQ-111"
     message = "A service that this call needs is unavailable. Try again shortly."

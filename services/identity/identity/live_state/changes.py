@@ -1,10 +1,7 @@
 """Hears from the database what must be forgotten and passes it to every stream."""
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 
 import psycopg
 import structlog
@@ -12,6 +9,7 @@ from psycopg import sql
 
 from aarokya.identity.v1.live_state_service_pb2 import WatchLiveStateResponse
 from identity.live_state.repository import CHANNEL
+from servicekit.database import Connection, cut_off_after
 
 HEARTBEAT_S = 0.25
 # Without heartbeats the readers' leases have ended long before; this is when the connection is given up.
@@ -19,8 +17,6 @@ ANSWER_S = 2.0
 RECONNECT_S = 0.2
 # A reader behind by more is told to forget everything, which takes it less time than to catch up.
 MOST_WAITING = 1000
-
-Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 log = structlog.get_logger()
 
@@ -64,7 +60,7 @@ class LiveStateChanges:
             # What was announced while nobody listened is not known.
             self._publish(WatchLiveStateResponse(everything=True))
             while True:
-                with _cut_off_after(ANSWER_S, connection):
+                with cut_off_after(ANSWER_S, connection):
                     await connection.execute("SELECT 1")
                 # What came together with the answer goes before the heartbeat.
                 await self._pass_on(connection, 0)
@@ -83,24 +79,6 @@ class LiveStateChanges:
                 while not stream.empty():
                     stream.get_nowait()
                 stream.put_nowait(WatchLiveStateResponse(everything=True))
-
-
-@contextmanager
-def _cut_off_after(seconds: float, connection: Connection) -> Iterator[None]:
-    """Shut the connection down when the block lasts too long.
-
-    A cancelled statement waits on for the server's word that it was cancelled, which one that hangs does not give.
-    """
-
-    def cut_off() -> None:
-        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
-
-    timer = asyncio.get_running_loop().call_later(seconds, cut_off)
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _to_message(payload: str) -> WatchLiveStateResponse:

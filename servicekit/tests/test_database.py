@@ -1,0 +1,105 @@
+"""That a service outlives what happens to its database and to the way there."""
+
+import asyncio
+import time
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from servicekit.database import Database
+from servicekit.errors import NotFound, ServiceAway, ServiceBusy
+
+SLEEP = text("SELECT pg_sleep(5)")
+
+
+class Unknown(NotFound):
+    code = "RQ-103"
+    message = "Nothing."
+
+
+async def use_at_once(kit: Any, count: int) -> None:
+    """Run transactions side by side, each on a connection of its own."""
+    everyone = asyncio.Barrier(count)
+
+    async def use() -> None:
+        async with kit.database.transaction(kit.worker) as tx:
+            await everyone.wait()
+            await tx.execute(text("SELECT 1"))
+
+    await asyncio.gather(*(use() for _ in range(count)))
+
+
+def kill_sessions(kit: Any) -> int:
+    with kit.superuser() as connection:
+        killed = connection.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'kit'"
+        ).fetchone()
+    return killed[0]
+
+
+async def test_all_sessions_killed_at_once_are_replaced_without_an_error(kit):
+    await use_at_once(kit, 10)
+    assert kill_sessions(kit) == 10
+    await asyncio.sleep(0.1)
+    for _ in range(3):
+        async with kit.database.transaction(kit.worker) as tx:
+            assert (await tx.execute(text("SELECT 1"))).scalar_one() == 1
+    await use_at_once(kit, 10)
+
+
+async def test_a_session_killed_under_way_is_refused_as_away(kit):
+    async def work() -> None:
+        async with kit.database.transaction(kit.worker) as tx:
+            kill_sessions(kit)
+            await tx.execute(text("SELECT 1"))
+
+    with pytest.raises(ServiceAway):
+        await work()
+
+
+async def test_a_refusal_stays_one_when_the_session_is_gone(kit):
+    async def work() -> None:
+        async with kit.database.transaction(kit.worker):
+            kill_sessions(kit)
+            raise Unknown
+
+    with pytest.raises(Unknown):
+        await work()
+
+
+async def test_a_connection_that_hangs_is_cut_off_and_replaced(kit):
+    began = time.monotonic()
+    with pytest.raises(ServiceAway):
+        async with kit.database.transaction(kit.worker, longest_s=0.3) as tx:
+            await tx.execute(SLEEP)
+    assert time.monotonic() - began < 2
+    async with kit.database.transaction(kit.worker) as tx:
+        assert (await tx.execute(text("SELECT 1"))).scalar_one() == 1
+
+
+async def test_more_than_can_be_done_in_time_is_refused_at_once(kit):
+    small = Database(kit.runtime_dsn, "kit", pool_size=1)
+
+    async def sleep() -> None:
+        async with small.transaction(kit.worker) as tx:
+            await tx.execute(text("SELECT pg_sleep(0.1)"))
+
+    running = [asyncio.create_task(sleep()) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    with pytest.raises(ServiceBusy):
+        async with small.transaction(kit.worker):
+            pass
+    assert time.monotonic() - began < 0.05
+    await asyncio.gather(*running)
+    await small.close()
+
+
+async def test_a_database_that_is_not_there_is_refused_as_away(kit):
+    nowhere = Database(psycopg.conninfo.make_conninfo(kit.runtime_dsn, port=1), "kit")
+    with pytest.raises(ServiceAway):
+        async with nowhere.transaction(kit.worker):
+            pass
+    await nowhere.close()
