@@ -34,6 +34,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 from uuid6 import uuid7
 
 from servicekit.caller import system_call
+from servicekit.crypto import SealBroken
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database, Transaction
 from servicekit.errors import Refusal
@@ -46,6 +47,8 @@ LOOK_AGAIN_S = 0.01
 BATCH = 20
 KEPT = timedelta(days=7)
 LONGEST_BACKOFF_S = 30
+# A receiver that is away is asked again soon: what waits is wanted as soon as it is back.
+AWAY_PAUSE_S = 0.5
 
 log = structlog.get_logger()
 
@@ -222,7 +225,12 @@ class Outbox:
             events = []
             for row in rows:
                 key = await self._data_keys.find(tx, row.sealed_for)
-                payload = None if key is None else key.open(row.sealed, _bound_to(row.id))
+                try:
+                    payload = None if key is None else key.open(row.sealed, _bound_to(row.id))
+                except SealBroken:
+                    # Its owner's later events wait for it until someone looks into it; the others' do not.
+                    log.error("event cannot be opened", event_id=str(row.id))
+                    continue
                 events.append(Event(row.id, row.owner_id, payload))
             return events
 
@@ -231,16 +239,22 @@ class Outbox:
             async with asyncio.timeout(DELIVERY_TIMEOUT_S):
                 await self._deliver(event)
         except (grpc.aio.AioRpcError, TimeoutError) as error:
-            code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "DEADLINE_EXCEEDED"
-            log.warning("event not delivered", event_id=str(event.id), status=code)
-            await self._release(event)
+            code = error.code() if isinstance(error, grpc.aio.AioRpcError) else grpc.StatusCode.DEADLINE_EXCEEDED
+            log.warning("event not delivered", event_id=str(event.id), status=code.name)
+            await self._release(event, is_away=code is grpc.StatusCode.UNAVAILABLE)
+            return False
+        except Exception:
+            # One event that cannot be carried must not keep the others from leaving.
+            log.exception("event cannot be delivered", event_id=str(event.id))
+            await self._release(event, is_away=False)
             return False
         return True
 
-    async def _release(self, event: Event) -> None:
-        """Let the event be tried again soon: at once when the receiver was away, later the more often it failed."""
+    async def _release(self, event: Event, *, is_away: bool) -> None:
+        """Let the event be tried again: soon when the receiver was away, else later the more often it failed."""
         table = self._table
-        pause = func.least(LONGEST_BACKOFF_S, 0.25 * func.power(2, func.least(table.c.attempts, 8)))
+        backoff = func.least(LONGEST_BACKOFF_S, 0.25 * func.power(2, func.least(table.c.attempts, 8)))
+        pause = AWAY_PAUSE_S if is_away else backoff
         async with self._database.transaction(self._call) as tx:
             await tx.execute(
                 update(table)

@@ -27,9 +27,12 @@ class Receiver:
         self.is_open = asyncio.Event()
         self.is_open.set()
         self.is_away = False
+        self.refused: bytes | None = None
 
     async def take(self, event: Event) -> None:
         await self.is_open.wait()
+        if event.payload is not None and event.payload == self.refused:
+            raise ValueError
         if self.is_away:
             raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
         self.arrived.append(event.payload)
@@ -131,3 +134,38 @@ class TestRun:
 
         assert receiver.arrived == [b"one", b"two"]
         task.cancel()
+
+    async def test_is_not_held_up_by_an_event_that_cannot_be_carried(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox, broken, unreadable, owner_id = new_outbox(), uuid4(), uuid4(), uuid4()
+        receiver.refused = b"broken"
+        await add(kit, outbox, broken, b"broken")
+        await add(kit, outbox, unreadable, b"one")
+        with kit.superuser() as connection:
+            connection.execute("UPDATE outbox SET sealed = sealed || 'x' WHERE owner_id = %s", [unreadable])
+        await add(kit, outbox, owner_id, b"two")
+        task = asyncio.create_task(outbox.run())
+
+        for _ in range(100):
+            if receiver.arrived:
+                break
+            await asyncio.sleep(0.05)
+
+        assert receiver.arrived == [b"two"]
+        assert not task.done()
+        task.cancel()
+
+    async def test_delivers_soon_after_a_long_absence(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        await add(kit, outbox, owner_id, b"one")
+        with kit.superuser() as connection:
+            connection.execute("UPDATE outbox SET attempts = 100")
+        receiver.is_away = True
+        await outbox.deliver_soon(owner_id, 1)
+        receiver.is_away = False
+        task = asyncio.create_task(outbox.run())
+        await asyncio.sleep(2)
+        task.cancel()
+
+        assert receiver.arrived == [b"one"]
