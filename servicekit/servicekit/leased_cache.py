@@ -20,6 +20,7 @@ import structlog
 from google.protobuf.message import Message
 
 from servicekit.caller import METADATA_KEY, Call
+from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
 
 LEASE_S = 0.75
@@ -30,6 +31,9 @@ MOST_FETCHES = 3
 # A replica that hangs is given up soon, and the second question goes to the next replica.
 QUESTION_S = 0.75
 QUESTIONS = 2
+
+# A state that is not there by then is of no use to whoever waits for it.
+LONGEST_FILL_S = 2 * QUESTIONS * QUESTION_S
 
 Clock = Callable[[], float]
 Question = TypeVar("Question")
@@ -159,7 +163,11 @@ class LeasedCache(Generic[Question, State]):
         # A question that was asked before this call may be answered with what no longer holds.
         if fill is None or (fresh and fill.has_begun):
             fill = self._start(key, question, after=fill)
-        return await asyncio.shield(fill.task)
+        try:
+            async with asyncio.timeout(time_left(LONGEST_FILL_S)):
+                return await asyncio.shield(fill.task)
+        except TimeoutError:
+            raise ServiceAway from None
 
     def forget(self, key: Hashable) -> None:
         """Forget the state of a key."""

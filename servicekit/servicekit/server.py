@@ -23,7 +23,8 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from servicekit.caller import METADATA_KEY, Call, CallerType
-from servicekit.errors import Refusal
+from servicekit.deadline import set_deadline
+from servicekit.errors import Refusal, ServiceBusy
 from servicekit.metrics import CALL_SECONDS, CALLS
 
 GATEWAY = "gateway"
@@ -32,6 +33,8 @@ LARGEST_REQUEST = 512 * 1024
 LARGEST_ANSWER = 4 * 1024 * 1024
 GRACE_S = 10
 BALANCER_WAIT_S = 0.5
+# More could not be answered in time. Streams, which wait most of their time, and health checks do not count.
+MOST_CALLS_AT_ONCE = 128
 # Every peer may ask these two; they know nothing of the domain.
 OPEN_TO_ALL_PEERS = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 OPTIONS = (
@@ -90,6 +93,7 @@ class _Guard(grpc.aio.ServerInterceptor):
     def __init__(self, peers: dict[str, frozenset[str]], draining: asyncio.Event) -> None:
         self._peers = peers
         self._draining = draining
+        self._running = 0
 
     async def intercept_service(
         self,
@@ -116,8 +120,12 @@ class _Guard(grpc.aio.ServerInterceptor):
             began = time.perf_counter()
             status = grpc.StatusCode.INTERNAL
             replayed.set(False)
+            set_deadline(context.time_remaining())
+            self._running += 1
             try:
                 await _admit(context, allowed)
+                if self._running > MOST_CALLS_AT_ONCE:
+                    raise ServiceBusy
                 response = await behaviour(request, context)
                 status = grpc.StatusCode.OK
                 if replayed.get():
@@ -136,6 +144,7 @@ class _Guard(grpc.aio.ServerInterceptor):
                 log.exception("rpc failed", method=method)
                 await context.abort(grpc.StatusCode.INTERNAL, "internal")
             finally:
+                self._running -= 1
                 CALLS.labels(method, status.name).inc()
                 CALL_SECONDS.labels(method).observe(time.perf_counter() - began)
 

@@ -9,6 +9,7 @@ from aarokya.catalogue.v1.benefit_provider_service_pb2 import CheckMrnProviderRe
 from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import BenefitProviderServiceStub
 from records.models import SERVICE
 from servicekit.caller import METADATA_KEY, Call
+from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
 
 ASKING_TIMEOUT_S = 2.0
@@ -30,8 +31,9 @@ class MrnProviders:
         """
         request = CheckMrnProviderRequest(benefit_provider_id=str(benefit_provider_id))
         metadata = ((METADATA_KEY, call.as_system(SERVICE).to_bytes()),)
+        seconds = time_left(ASKING_TIMEOUT_S)
         try:
-            return await self._stub.CheckMrnProvider(request, timeout=ASKING_TIMEOUT_S, metadata=metadata)
+            return await self._stub.CheckMrnProvider(request, timeout=seconds, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             log.warning("the catalogue cannot be asked", status=error.code().name)
             raise ServiceAway from error
