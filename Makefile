@@ -37,6 +37,14 @@ check: dev ## Check style, types, imports, protos and generated code
 	@.venv/bin/python protos/generate.py --check
 	@.venv/bin/python docs/generate_variables.py --check
 
+.PHONY: chaos
+chaos: dev ## Break a system on purpose, and check that it keeps its promises (15 minutes)
+	@$(RUN) chaos --record $(ARGS)
+
+.PHONY: chaos-full
+chaos-full: dev ## The same at full length (hours)
+	@$(RUN) chaos --scale full --record $(ARGS)
+
 .PHONY: generate
 generate: dev ## Generate Python from the protos, and the table of variables
 	@.venv/bin/python protos/generate.py

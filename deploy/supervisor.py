@@ -117,6 +117,7 @@ class Supervisor:
 
     # Told the program, running again, and the code with which it had ended.
     on_restart: Callable[[Program, int], None] = lambda *_: None
+    healthy_after_s: float = HEALTHY_AFTER_S
     programs: list[Program] = field(default_factory=list)
     _started_at: dict[str, float] = field(default_factory=dict)
     _restart_at: dict[str, float] = field(default_factory=dict)
@@ -125,6 +126,10 @@ class Supervisor:
     def start(self, program: Program) -> None:
         """Start a program and keep it running from now on."""
         program.start()
+        self.adopt(program)
+
+    def adopt(self, program: Program) -> None:
+        """Keep a program running from now on that was started already."""
         self.programs.append(program)
         self._started_at[program.name] = time.monotonic()
 
@@ -136,7 +141,7 @@ class Supervisor:
                 continue
             name = program.name
             if name not in self._restart_at:
-                if now - self._started_at[name] > HEALTHY_AFTER_S:
+                if now - self._started_at[name] > self.healthy_after_s:
                     self._crashes[name] = 0
                 crashes = self._crashes[name] = self._crashes.get(name, 0) + 1
                 # The first restart is at once.

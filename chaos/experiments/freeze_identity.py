@@ -1,0 +1,56 @@
+"""7. Identity stands still."""
+
+import asyncio
+from dataclasses import dataclass
+
+from chaos.experiment import Experiment, Finding, Scene, problems_of
+from chaos.waiting import answers_again
+from chaos.workload import refusals
+
+# The gateway's budget of 5 s, and what a busy machine adds.
+LONGEST_ATTEMPT_S = 5.5
+RECOVERED_WITHIN_S = 2.0
+MOST_GROWTH = 20 * 1024 * 1024
+
+
+@dataclass
+class FreezeIdentity(Experiment):
+    """Stops identity with SIGSTOP, so that its connections stay open and nothing answers."""
+
+    number = 7
+    title = "identity frozen (SIGSTOP)"
+    must_show = "no call outlives its deadline, memory flat, recovery ≤ 2 s"
+
+    seconds: float = 30.0
+    rate: float = 50.0
+
+    async def measure(self, scene: Scene) -> Finding:
+        rig, workload = scene.rig, scene.workload
+        async with workload.traffic(self.rate):
+            await asyncio.sleep(2)
+            memory = {name: rig.memory(name) for name in ("gateway-1", "records-1")}
+            start = len(workload.history)
+            rig.freeze("identity-1")
+            try:
+                await asyncio.sleep(self.seconds)
+                grown = max(rig.memory(name) - before for name, before in memory.items())
+            finally:
+                rig.thaw("identity-1")
+            recovered = await rig.until(answers_again(scene, "identity-1"), 30, "identity answers again")
+            during = workload.history[start:]
+        slowest = max(operation.answer.seconds for operation in during if operation.answer)
+        silent = sum(status.startswith("no answer") for operation in during for status in operation.statuses)
+        verdict = await scene.verdict()
+        finding = Finding(
+            f"slowest answer {slowest:.2f} s of {len(during)}, {silent} without answer; "
+            f"memory +{grown / 2**20:.1f} MB; recovered in {recovered:.2f} s; "
+            f"refused {dict(refusals(during).most_common(4))}; {verdict}",
+            problems_of(verdict),
+        )
+        if slowest > LONGEST_ATTEMPT_S or silent:
+            finding.problems.append(f"slowest answer {slowest:.2f} s, {silent} calls got none")
+        if recovered > RECOVERED_WITHIN_S:
+            finding.problems.append(f"recovered only after {recovered:.2f} s")
+        if grown > MOST_GROWTH:
+            finding.problems.append(f"memory grew by {grown / 2**20:.1f} MB")
+        return finding

@@ -1,0 +1,39 @@
+"""1. Processes are killed under traffic."""
+
+import asyncio
+from dataclasses import dataclass
+
+from chaos.experiment import Experiment, Finding, Scene, problems_of
+from chaos.waiting import answers_again
+
+PROCESSES = ("identity-1", "catalogue-1", "records-1", "gateway-1")
+READY_WITHIN_S = 5.0
+
+
+@dataclass
+class KillProcesses(Experiment):
+    """Kills each of the four processes again and again, in turn."""
+
+    number = 1
+    title = "kill -9 each of the four processes under traffic"
+    must_show = "0 lost, 0 duplicates, 0 half-done; ready again ≤ 5 s"
+
+    kills: int = 50
+    rate: float = 100.0
+    pause_s: float = 1.0
+
+    async def measure(self, scene: Scene) -> Finding:
+        rig, workload = scene.rig, scene.workload
+        took: list[float] = []
+        async with workload.traffic(self.rate):
+            for _ in range(self.kills):
+                for name in PROCESSES:
+                    await asyncio.sleep(self.pause_s * (0.5 + rig.rng.random()))
+                    old = rig.pid(name)
+                    rig.kill(name)
+                    took.append(await rig.until(answers_again(scene, name, old), 30, f"{name} answers again"))
+        verdict = await scene.verdict()
+        finding = Finding(f"{len(took)} kills: {verdict}; ready again ≤ {max(took):.1f} s", problems_of(verdict))
+        if max(took) > READY_WITHIN_S:
+            finding.problems.append(f"it took {max(took):.1f} s until a process answered again")
+        return finding
