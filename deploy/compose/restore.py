@@ -69,10 +69,10 @@ def restore(backup: Path) -> None:
     for service in SERVICES:
         say(f"{service}: restoring")
         _put_aside(service, now)
-        compose("run", "--rm", "--no-deps", f"{service}-provision")
+        compose("run", "-T", "--rm", "--no-deps", f"{service}-provision")
         _load(service, backup / f"{service}.dump")
         _load(service, keys / f"{service}.dump")
-        compose("run", "--rm", "--no-deps", f"{service}-migrate")
+        compose("run", "-T", "--rm", "--no-deps", f"{service}-migrate")
         _put_audit_heads_aside(service, now)
     _erase_again()
     say("starting everything")
@@ -139,7 +139,7 @@ def _put_audit_heads_aside(service: str, now: str) -> None:
     """The chain goes back with the database; against the heads of what came after, its end would look cut off."""
     heads = "/var/lib/aarokya/audit/heads"
     move = f"[ ! -e {heads} ] || mv {heads} {heads}_before_{now}"
-    compose("run", "--rm", "--no-deps", "--entrypoint", "/bin/sh", service, "-c", move)
+    compose("run", "-T", "--rm", "--no-deps", "--entrypoint", "/bin/sh", service, "-c", move)
 
 
 def _erase_again() -> None:

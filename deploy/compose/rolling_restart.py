@@ -41,7 +41,7 @@ def main() -> None:
         for service in services:
             if arguments.migrate and service in SERVICES:
                 say(f"{service}: bringing the database to the newest schema")
-                compose("run", "--rm", "--no-deps", f"{service}-migrate")
+                compose("run", "-T", "--rm", "--no-deps", f"{service}-migrate")
         for service in services:
             replace(service)
     except CommandFailed as failure:
