@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from gateway.bulkhead import bounded
 from gateway.cors import Cors
 from gateway.credentials import TokenVerifier
 from gateway.edge import Edge
@@ -99,7 +100,7 @@ def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -
     """Make what needs a running event loop."""
     state = app.state
     state.stubs = Stubs(settings)
-    state.live_state = LiveState(state.stubs.identity)
+    state.live_state = LiveState(bounded(state.stubs.identity))
     state.refusals = Refusals(state.stubs.identity)
     state.readiness = Readiness(state.stubs, state.live_state, draining)
     state.pages = PageTokens(key_bytes(settings.page_token_key))

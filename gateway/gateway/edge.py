@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 BODY_TIMEOUT_SECONDS = 10.0
+# More requests at once could not be answered in time, and to refuse one costs a small part of answering it.
+MOST_REQUESTS = 200
+# Who asks these wants to know about the process, above all when it has too much to do.
+NEVER_SHED = frozenset({"/livez", "/readyz"})
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
@@ -53,9 +57,14 @@ class Edge:
         trusted_proxies: Iterable[str] = (),
         max_body_bytes: int = MAX_BODY_BYTES,
         body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
+        most_requests: int = MOST_REQUESTS,
     ) -> None:
-        """`trusted_proxies` are addresses or networks (CIDR) whose X-Forwarded-For is believed."""
+        """`trusted_proxies` are addresses or networks (CIDR) whose X-Forwarded-For is believed.
+
+        Of `most_requests`, those that wait for their caller to send the body do not count.
+        """
         self._app = app
+        self._load = _Load(most_requests)
         self._source = _Source(trusted_proxies)
         self._max_body_bytes = max_body_bytes
         self._body_timeout_seconds = body_timeout_seconds
@@ -82,9 +91,30 @@ class Edge:
         state["request_id"] = request_id
         state["source_address"] = self._source.address_of(scope.get("client"), forwarded)
         exchange = _Exchange(
-            receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds
+            receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds, self._load
         )
-        await exchange.run(self._app, scope)
+        if self._load.is_full and scope["path"] not in NEVER_SHED:
+            await exchange.refuse("RQ-111")
+            return
+        self._load.running += 1
+        try:
+            await exchange.run(self._app, scope)
+        finally:
+            self._load.running -= 1
+
+
+class _Load:
+    """The requests that are being answered."""
+
+    __slots__ = ("_most", "running")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.running = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.running >= self._most
 
 
 class _Exchange:
@@ -98,6 +128,7 @@ class _Exchange:
         "_content_length",
         "_disconnected",
         "_held",
+        "_load",
         "_receive",
         "_refused",
         "_request_id",
@@ -113,7 +144,9 @@ class _Exchange:
         content_length: int,
         max_body_bytes: int,
         body_timeout_seconds: float,
+        load: _Load,
     ) -> None:
+        self._load = load
         self._receive = receive
         self._send = send
         self._request_id = request_id
@@ -126,6 +159,10 @@ class _Exchange:
         self._started = False
         self._held: list[Message] = []
         self._disconnected = False
+
+    async def refuse(self, code: str) -> None:
+        """Answer without asking the application."""
+        await self._answer(error_response(code, self._request_id))
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
@@ -158,11 +195,14 @@ class _Exchange:
             if self._content_length > self._body_bytes_left:
                 raise self._refuse("RQ-106")
             self._body_deadline = asyncio.get_running_loop().time() + self._body_timeout_seconds
+        self._load.running -= 1
         try:
             async with asyncio.timeout_at(self._body_deadline):
                 message = await self._receive()
         except TimeoutError:
             raise self._refuse("RQ-116") from None
+        finally:
+            self._load.running += 1
         if message["type"] == "http.disconnect":
             self._disconnected = True
             return message

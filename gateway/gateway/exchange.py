@@ -17,6 +17,7 @@ from gateway.errors import Detail, Refused, from_rpc_error
 from gateway.live_state import LiveState
 from gateway.stubs import Stubs
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
+from servicekit.deadline import MARGIN_S
 from servicekit.paging import PageTokens
 
 BUDGET_S = 5.0
@@ -88,7 +89,7 @@ class Exchange:
         metadata = ((METADATA_KEY, self._call.to_bytes()),)
         pauses = iter(RETRY_PAUSES_S if self._call.idempotency else ())
         while True:
-            remaining = self._deadline - asyncio.get_running_loop().time()
+            remaining = self._deadline - asyncio.get_running_loop().time() - MARGIN_S
             if remaining <= 0:
                 raise Refused("RQ-112")
             call = rpc(request, timeout=remaining, metadata=metadata)

@@ -79,7 +79,11 @@ class GuardedRoute(APIRoute):
 
         async def run(request: Request) -> Response:
             gatekeeper: Gatekeeper = request.app.state.gatekeeper
+            clock = asyncio.get_running_loop().time
+            began = clock()
             caller = None if guard is PUBLIC else await gatekeeper.admit(guard, request, template)
+            # How long a body takes is the caller's affair; all the rest counts.
+            budget_s = BUDGET_S - (clock() - began)
             arguments: dict[str, Any] = {
                 name: _id(text) if name.endswith("_id") else text
                 for name, text in request.path_params.items()
@@ -99,7 +103,7 @@ class GuardedRoute(APIRoute):
             if first_id is not None and not is_uuid(request.path_params[first_id]):
                 raise Refused(UNKNOWN_CODES[first_id])
             if exchange is not None:
-                arguments[exchange] = _open_exchange(request, caller, value, takes_key)
+                arguments[exchange] = _open_exchange(request, caller, value, takes_key, budget_s)
             if whole is not None:
                 arguments[whole] = request
             try:
@@ -113,7 +117,7 @@ class GuardedRoute(APIRoute):
         return run
 
 
-def _open_exchange(request: Request, caller: Any, value: Any, takes_key: bool) -> Exchange:
+def _open_exchange(request: Request, caller: Any, value: Any, takes_key: bool, budget_s: float) -> Exchange:
     state = request.scope["state"]
     headers = request.headers
     keys = headers.getlist("idempotency-key") if takes_key else []
@@ -124,7 +128,7 @@ def _open_exchange(request: Request, caller: Any, value: Any, takes_key: bool) -
         user_agent=_user_agent(headers.get("user-agent")),
         idempotency=read_idempotency(keys, caller, request.url.path, value),
         if_match=read_if_match(headers.getlist("if-match")),
-        deadline=asyncio.get_running_loop().time() + BUDGET_S,
+        deadline=asyncio.get_running_loop().time() + budget_s,
         sent=value,
         is_basic="authorization" in headers and caller is not None and caller.is_partner,
         stubs=request.app.state.stubs,

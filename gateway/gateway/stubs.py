@@ -27,6 +27,7 @@ from aarokya.records.v1 import (
     mrn_service_pb2,
     mrn_service_pb2_grpc,
 )
+from gateway.bulkhead import bounded
 from gateway.settings import GatewaySettings
 from servicekit.channel import open_channel
 from servicekit.tls import channel_credentials
@@ -64,26 +65,28 @@ class Stubs:
                 audit, account_service_pb2.DESCRIPTOR, dependant_service_pb2.DESCRIPTOR, mrn_service_pb2.DESCRIPTOR
             ),
         )
-        self.auth: auth_service_pb2_grpc.AuthServiceAsyncStub = auth_service_pb2_grpc.AuthServiceStub(self.identity)
+        identity, catalogue, records = map(bounded, (self.identity, self.catalogue, self.records))
+        self.auth: auth_service_pb2_grpc.AuthServiceAsyncStub = auth_service_pb2_grpc.AuthServiceStub(identity)
         self.platforms: platform_service_pb2_grpc.PlatformServiceAsyncStub = (
-            platform_service_pb2_grpc.PlatformServiceStub(self.identity)
+            platform_service_pb2_grpc.PlatformServiceStub(identity)
         )
-        self.users: user_service_pb2_grpc.UserServiceAsyncStub = user_service_pb2_grpc.UserServiceStub(self.identity)
+        self.users: user_service_pb2_grpc.UserServiceAsyncStub = user_service_pb2_grpc.UserServiceStub(identity)
         self.benefit_providers: benefit_provider_service_pb2_grpc.BenefitProviderServiceAsyncStub = (
-            benefit_provider_service_pb2_grpc.BenefitProviderServiceStub(self.catalogue)
+            benefit_provider_service_pb2_grpc.BenefitProviderServiceStub(catalogue)
         )
         self.benefits: benefit_service_pb2_grpc.BenefitServiceAsyncStub = benefit_service_pb2_grpc.BenefitServiceStub(
-            self.catalogue
+            catalogue
         )
         self.dependants: dependant_service_pb2_grpc.DependantServiceAsyncStub = (
-            dependant_service_pb2_grpc.DependantServiceStub(self.records)
+            dependant_service_pb2_grpc.DependantServiceStub(records)
         )
         self.accounts: account_service_pb2_grpc.AccountServiceAsyncStub = account_service_pb2_grpc.AccountServiceStub(
-            self.records
+            records
         )
-        self.mrns: mrn_service_pb2_grpc.MrnServiceAsyncStub = mrn_service_pb2_grpc.MrnServiceStub(self.records)
+        self.mrns: mrn_service_pb2_grpc.MrnServiceAsyncStub = mrn_service_pb2_grpc.MrnServiceStub(records)
         self.audit_logs: dict[str, audit_log_service_pb2_grpc.AuditLogServiceAsyncStub] = {
-            name: audit_log_service_pb2_grpc.AuditLogServiceStub(channel) for name, channel in self.channels.items()
+            name: audit_log_service_pb2_grpc.AuditLogServiceStub(bounded(channel))
+            for name, channel in self.channels.items()
         }
 
     @property

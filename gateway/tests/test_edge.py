@@ -308,3 +308,31 @@ class TestAnswers:
 
         await Edge(app)({"type": "lifespan"}, None, None)
         assert seen == [{"type": "lifespan"}]
+
+
+class TestLoad:
+    async def test_refuses_at_once_what_cannot_be_answered_in_time(self):
+        goes_on = asyncio.Event()
+
+        async def wait(scope, receive, send):
+            await goes_on.wait()
+            await answer_state(scope, receive, send)
+
+        edge = Edge(wait, most_requests=2)
+        running = [asyncio.create_task(call(edge)) for _ in range(2)]
+        await asyncio.sleep(0)
+
+        refused = await call(edge)
+
+        assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "RQ-111", "1")
+        goes_on.set()
+        assert [(await task).status for task in running] == [200, 200]
+        assert (await call(edge)).status == 200
+
+    async def test_does_not_count_who_waits_for_a_body(self):
+        edge = Edge(read_body, most_requests=1)
+        sending = asyncio.create_task(call(edge, b"half", then="wait"))
+        await asyncio.sleep(0.01)
+
+        assert (await call(edge)).status == 200
+        sending.cancel()

@@ -1,0 +1,49 @@
+"""How many calls a gateway has open to one service, so that a sick one takes nothing away from the others.
+
+Calls that a service does not answer pile up until their deadlines. Beyond a bound there is no point in waiting with
+them: further calls are refused at once, and what needs other services goes on.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import grpc.aio
+
+from gateway.errors import Refused
+
+MOST_CALLS = 100
+
+
+def bounded(channel: grpc.aio.Channel, most_calls: int = MOST_CALLS) -> grpc.aio.Channel:
+    """Return what stubs are made of in the channel's place, so that at most so many of their calls are open."""
+    return cast(grpc.aio.Channel, _Bulkhead(channel, most_calls))
+
+
+class _Bulkhead:
+    """Stands in for a channel where stubs are made, and counts the calls that are open."""
+
+    def __init__(self, channel: grpc.aio.Channel, most_calls: int) -> None:
+        self._channel = channel
+        self._most_calls = most_calls
+        self._open = 0
+
+    def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
+        """Return what calls an RPC, or raises Refused (RQ-111) when too many calls are open."""
+        rpc = self._channel.unary_unary(*arguments, **options)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self._open >= self._most_calls:
+                raise Refused("RQ-111")
+            started = rpc(*arguments, **options)
+            self._open += 1
+            started.add_done_callback(self._end)
+            return started
+
+        return call
+
+    def unary_stream(self, *arguments: Any, **options: Any) -> Any:
+        """Return what opens a stream; streams are few and always open, so they do not count."""
+        return self._channel.unary_stream(*arguments, **options)
+
+    def _end(self, _: object) -> None:
+        self._open -= 1
