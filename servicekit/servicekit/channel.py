@@ -59,9 +59,10 @@ def _service_config(services: Iterable[ServiceDescriptor]) -> str:
             {
                 "name": reads,
                 "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.02s",
-                    "maxBackoff": "0.2s",
+                    # Together longer than it takes to connect again after a failed handshake.
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.4s",
                     "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
