@@ -5,37 +5,57 @@ from collections.abc import Mapping, Sequence
 from chaos.experiment import Experiment
 from chaos.experiments.cut_answers import CutAnswers
 from chaos.experiments.freeze_identity import FreezeIdentity
+from chaos.experiments.kill_databases import KillDatabases
 from chaos.experiments.kill_processes import KillProcesses
 from chaos.experiments.kill_relay import KillRelay
+from chaos.experiments.overload import Overload
 from chaos.experiments.records_down import RecordsDown
+from chaos.experiments.rolling_restart import RollingRestart
 from chaos.experiments.same_key import SameKey
+from chaos.experiments.soak import Soak
+from chaos.experiments.spoilt_edge import SpoiltEdge
 
 SCALES: Mapping[str, Sequence[Experiment]] = {
     # As the table is written.
     "full": (
         KillProcesses(),
+        KillDatabases(),
         CutAnswers(),
         SameKey(),
         KillRelay(),
         RecordsDown(),
         FreezeIdentity(),
+        SpoiltEdge(),
+        RollingRestart(),
+        Overload(),
+        Soak(),
     ),
     # What fits into 15 minutes.
     "quick": (
         KillProcesses(kills=3, rate=60),
+        KillDatabases(kills=1, terminating_s=15, rate=40),
         CutAnswers(posts=200),
         SameKey(keys=20),
         KillRelay(kills=6, events=400),
         RecordsDown(seconds=15, rate=40),
         FreezeIdentity(seconds=12, rate=40),
+        SpoiltEdge(seconds=36, rate=40),
+        RollingRestart(rounds=1, rate=50, settle_s=1.5),
+        Overload(seconds=8),
+        Soak(seconds=180, rate=50, warm_up_s=60),
     ),
     # What every change has to survive.
     "tiny": (
         KillProcesses(kills=1, rate=25, pause_s=0.5),
+        KillDatabases(kills=1, terminating_s=4, rate=20),
         CutAnswers(posts=24),
         SameKey(keys=3, parallel=20),
         KillRelay(kills=2, events=40),
         RecordsDown(seconds=3, rate=20),
         FreezeIdentity(seconds=4, rate=20),
+        SpoiltEdge(seconds=9, rate=20),
+        RollingRestart(rounds=1, rate=20, settle_s=1),
+        Overload(seconds=4),
+        Soak(seconds=40, rate=20, warm_up_s=10),
     ),
 }

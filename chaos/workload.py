@@ -160,7 +160,7 @@ class Workload:
         while True:
             operation.attempts += 1
             try:
-                answer = await self._send(operation)
+                answer = await self.send_once(operation)
             except NotSent as error:
                 operation.statuses.append(f"not sent: {error}")
             except NoAnswer as error:
@@ -185,7 +185,12 @@ class Workload:
         operation.seconds = loop.time() - operation.began
         return operation
 
-    async def _send(self, operation: Operation) -> Answer:
+    async def send_once(self, operation: Operation) -> Answer:
+        """Make a request once, and keep nothing of it.
+
+        Raises:
+            NotSent, NoAnswer: there is no answer.
+        """
         headers = dict(operation.headers)
         if operation.key is not None:
             headers["Idempotency-Key"] = operation.key

@@ -1,0 +1,52 @@
+"""9. Everything is restarted in turn, as for a new version."""
+
+import asyncio
+from dataclasses import dataclass
+
+from chaos.experiment import Experiment, Finding, Scene, problems_of
+from chaos.rig import PROCESSES, Layout
+from chaos.workload import Outcome, refusals
+
+
+@dataclass
+class RollingRestart(Experiment):
+    """Stops one replica after the other with SIGTERM, the next one when the last is back."""
+
+    number = 9
+    title = "rolling SIGTERM of everything, two replicas each"
+    must_show = "0 failed requests"
+    layout = Layout(replicas=2, drain_s=1.0)
+
+    rounds: int = 2
+    rate: float = 100.0
+    settle_s: float = 3.0
+
+    async def measure(self, scene: Scene) -> Finding:
+        rig, workload = scene.rig, scene.workload
+        start = len(workload.history)
+        async with workload.balancing(), workload.traffic(self.rate):
+            await asyncio.sleep(self.settle_s)
+            for _ in range(self.rounds):
+                for name in rig.replicas(*PROCESSES):
+                    old = rig.pid(name)
+                    rig.terminate(name)
+
+                    async def is_new(name: str = name, pid: int = old) -> bool:
+                        return rig.pid(name) != pid
+
+                    await rig.until(is_new, 30, f"{name} has stopped")
+                    if name.startswith("gateway"):
+                        await rig.until_ready(name)
+                    await asyncio.sleep(self.settle_s)
+        during = workload.history[start:]
+        failed = [operation for operation in during if operation.outcome is not Outcome.OK]
+        retried = sum(operation.attempts > 1 for operation in during)
+        verdict = await scene.verdict()
+        finding = Finding(
+            f"{len(failed)} of {len(during)} requests failed, {retried} were sent again by the client; {verdict}",
+            problems_of(verdict),
+        )
+        if failed or retried:
+            kinds = {operation.kind for operation in during if operation.attempts > 1 or operation in failed}
+            finding.problems.append(f"{dict(refusals(during))} for {', '.join(sorted(kinds))}")
+        return finding

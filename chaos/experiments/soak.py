@@ -1,0 +1,72 @@
+"""14. It runs for long."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from chaos.experiment import Experiment, Finding, Scene, problems_of
+from chaos.workload import Outcome, refusals
+
+MOST_GROWTH = 2**20
+WINDOW_S = 600
+SAMPLES_S = 2.0
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres'"
+
+
+@dataclass
+class Soak(Experiment):
+    """Lets traffic run and watches what grows."""
+
+    number = 14
+    title = "soak"
+    must_show = "memory slope < 1 MB/10 min, descriptors and sessions flat"
+    is_fault_free = True
+
+    seconds: float = 1800.0
+    rate: float = 100.0
+    warm_up_s: float = 300.0
+
+    async def measure(self, scene: Scene) -> Finding:
+        rig, workload = scene.rig, scene.workload
+        memory: dict[str, list[tuple[float, float]]] = {name: [] for name in rig.programs}
+        descriptors: dict[str, list[int]] = {name: [] for name in rig.programs}
+        sessions: list[int] = []
+        async with workload.traffic(self.rate):
+            await asyncio.sleep(self.warm_up_s)
+            began = time.monotonic()
+            while time.monotonic() - began < self.seconds - self.warm_up_s:
+                for name in rig.programs:
+                    memory[name].append((time.monotonic() - began, float(rig.memory(name))))
+                    descriptors[name].append(rig.descriptors(name))
+                sessions.append(sum([(await rig.ask(service, SESSIONS))[0][0] for service in rig.clusters]))
+                await asyncio.sleep(SAMPLES_S)
+        slopes = {name: _slope(points) * WINDOW_S for name, points in memory.items()}
+        worst = max(slopes, key=lambda name: slopes[name])
+        opened = max(_median(counts[-10:]) - _median(counts[:10]) for counts in descriptors.values())
+        more_sessions = _median(sessions[-10:]) - _median(sessions[:10])
+        failed = [operation for operation in workload.history if operation.outcome is not Outcome.OK]
+        verdict = await scene.verdict()
+        finding = Finding(
+            f"{len(workload.history)} requests in {self.seconds:.0f} s, {len(failed)} failed; memory at worst "
+            f"{slopes[worst] / 2**20:+.1f} MB/10 min ({worst}), descriptors {opened:+d}, sessions {more_sessions:+d}; "
+            f"{verdict}",
+            problems_of(verdict),
+        )
+        if slopes[worst] >= MOST_GROWTH:
+            finding.problems.append(f"{worst} grows by {slopes[worst] / 2**20:.1f} MB in 10 minutes")
+        if opened > 5 or more_sessions > 5:
+            finding.problems.append(f"{opened} more descriptors, {more_sessions} more sessions")
+        if failed:
+            finding.problems.append(f"{len(failed)} failed: {dict(refusals(failed).most_common(3))}")
+        return finding
+
+
+def _slope(points: list[tuple[float, float]]) -> float:
+    """Return how fast a value grows, by least squares."""
+    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+
+
+def _median(values: list[int]) -> int:
+    return sorted(values)[len(values) // 2]
