@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 BODY_TIMEOUT_SECONDS = 10.0
-# More requests at once could not be answered in time, and to refuse one costs a small part of answering it.
-MOST_REQUESTS = 200
+# More requests at once could not be answered in time, and to refuse one costs a small part of answering it. There is
+# room for a crowd that waits for one service, and for those who need another.
+MOST_REQUESTS = 600
 # Who asks these wants to know about the process, above all when it has too much to do.
 NEVER_SHED = frozenset({"/livez", "/readyz"})
 

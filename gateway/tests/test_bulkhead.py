@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.bulkhead import bounded
+from gateway.bulkhead import PATIENCE_S, bounded
 from gateway.errors import Refused
 
 
@@ -33,7 +33,7 @@ class Channel:
 
 
 def test_further_calls_are_refused_at_once_while_too_many_are_open():
-    channel: Any = bounded(Channel(), 2)  # type: ignore[arg-type]
+    channel: Any = bounded(Channel(), 2, crowd=2)  # type: ignore[arg-type]
     read, write = channel.unary_unary("/Read"), channel.unary_unary("/Write")
     first = read("r", timeout=1)
     write("w", timeout=1)
@@ -46,6 +46,27 @@ def test_further_calls_are_refused_at_once_while_too_many_are_open():
     assert isinstance(read("r", timeout=1), Call)
 
 
+def test_a_crowd_is_let_in_when_it_does_not_stay():
+    now = 0.0
+    channel: Any = bounded(Channel(), 2, crowd=4, clock=lambda: now)  # type: ignore[arg-type]
+    read = channel.unary_unary("/Read")
+    crowd = [read("r", timeout=1) for _ in range(4)]
+    with pytest.raises(Refused):
+        read("r", timeout=1)
+
+    crowd.pop().end()
+    now += PATIENCE_S
+    crowd.append(read("r", timeout=1))
+    crowd.pop().end()
+    now += 0.1
+    with pytest.raises(Refused):
+        read("r", timeout=1)
+
+    for call in crowd[1:]:
+        call.end()
+    assert all(read("r", timeout=1) for _ in range(3))
+
+
 def test_streams_do_not_count():
-    channel: Any = bounded(Channel(), 0)  # type: ignore[arg-type]
+    channel: Any = bounded(Channel(), 0, crowd=0)  # type: ignore[arg-type]
     assert channel.unary_stream("/Watch")("r") == "/Watch"

@@ -24,9 +24,10 @@ AnyRow = Row[*tuple[Any, ...]]
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 CONNECT_TIMEOUT_S = 2
-POOL_WAIT_S = 1.0
+# The gateway gives a call 5 s. Callers who come all at once had rather wait for most of that than be refused.
+POOL_WAIT_S = 4.0
 # So many transactions may wait for each connection. Those beyond could not be answered in time.
-WAITING_FOR_EACH = 5
+WAITING_FOR_EACH = 50
 # A server that hangs, or that nobody reaches any more, does not answer a cancellation either, so the connection is cut
 # off: at the beginning, where nothing can take long, and when nobody can be waiting for the transaction any more.
 BEGINNING_S = 3.0

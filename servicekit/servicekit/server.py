@@ -34,7 +34,7 @@ LARGEST_ANSWER = 4 * 1024 * 1024
 GRACE_S = 10
 BALANCER_WAIT_S = 0.5
 # More could not be answered in time. Streams, which wait most of their time, and health checks do not count.
-MOST_CALLS_AT_ONCE = 128
+MOST_CALLS_AT_ONCE = 512
 # Every peer may ask these two; they know nothing of the domain.
 OPEN_TO_ALL_PEERS = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 OPTIONS = (

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from servicekit.database import Database
+from servicekit.database import WAITING_FOR_EACH, Database
 from servicekit.errors import NotFound, ServiceAway, ServiceBusy
 
 SLEEP = text("SELECT pg_sleep(5)")
@@ -81,18 +81,20 @@ async def test_a_connection_that_hangs_is_cut_off_and_replaced(kit):
 
 async def test_more_than_can_be_done_in_time_is_refused_at_once(kit):
     small = Database(kit.runtime_dsn, "kit", pool_size=1)
+    goes_on = asyncio.Event()
 
-    async def sleep() -> None:
-        async with small.transaction(kit.worker) as tx:
-            await tx.execute(text("SELECT pg_sleep(0.1)"))
+    async def wait() -> None:
+        async with small.transaction(kit.worker):
+            await goes_on.wait()
 
-    running = [asyncio.create_task(sleep()) for _ in range(6)]
-    await asyncio.sleep(0.05)
+    running = [asyncio.create_task(wait()) for _ in range(1 + WAITING_FOR_EACH)]
+    await asyncio.sleep(0)
     began = time.monotonic()
     with pytest.raises(ServiceBusy):
         async with small.transaction(kit.worker):
             pass
     assert time.monotonic() - began < 0.05
+    goes_on.set()
     await asyncio.gather(*running)
     await small.close()
 
