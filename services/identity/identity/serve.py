@@ -23,9 +23,13 @@ from identity.users.repository import UserRepository
 from identity.users.rpc import UserRpc
 from identity.users.service import UserService
 from servicekit.channel import open_channel
+from servicekit.database import Database
 from servicekit.foundation import Foundation
 from servicekit.outbox import Outbox
 from servicekit.tls import channel_credentials
+
+# Gateways wait for these answers before they do anything, so they never queue behind a crowd of other calls.
+LIVE_STATE_CONNECTIONS = 4
 
 
 async def serve() -> None:
@@ -46,7 +50,9 @@ async def serve() -> None:
         [user_event_service_pb2.DESCRIPTOR.services_by_name["UserEventService"]],
     )
     events = Outbox(outbox, kit.database, kit.data_keys, SERVICE, UserEventDelivery(records).deliver)
-    changes = LiveStateChanges(settings.database_runtime_dsn.get_secret_value())
+    runtime_dsn = settings.database_runtime_dsn.get_secret_value()
+    changes = LiveStateChanges(runtime_dsn)
+    live_state_database = Database(runtime_dsn, SERVICE, pool_size=LIVE_STATE_CONNECTIONS)
 
     platform_rows, key_rows = PlatformRepository(kit.data_keys), ApiKeyRepository()
     user_rows = UserRepository(kit.data_keys, kit.hashes)
@@ -59,7 +65,7 @@ async def serve() -> None:
         platform_rpc := PlatformRpc(kit.database, kit.once, kit.pages, platforms, platform_rows, keys, key_rows),
         user_rpc := UserRpc(kit.database, kit.once, kit.pages, users, user_rows, events),
         auth_rpc := AuthRpc(kit.database, auth),
-        live_state_rpc := LiveStateRpc(kit.database, changes, keys),
+        live_state_rpc := LiveStateRpc(live_state_database, changes, keys),
         refusal_rpc := RefusalRpc(kit.database, kit.audit),
     )
 
@@ -71,4 +77,5 @@ async def serve() -> None:
         add_RefusalServiceServicer_to_server(refusal_rpc, server)
 
     await kit.serve(servicers, add, tasks=(events.run, changes.run))
+    await live_state_database.close()
     await records.close()
