@@ -1,13 +1,15 @@
 """What holds for every request: the error envelope, methods, paths, headers, and what is open to everybody."""
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import World, assert_refused, made
+from tests.e2e.conftest import System, World, assert_refused, made
 from tests.e2e.contract import ACCESS, OPERATIONS, PUBLIC, SCHEMES, Operation
+from tests.e2e.gateways import running_gateway
 from tests.e2e.samples import Samples, make_samples
 
 REQUEST_IDS = ("a", "A-Z_09", "x" * 64, "019a9f3c-7c1e-7d52-b9a4-3f1f0d6c2b11", "-", "_")
@@ -61,6 +63,7 @@ OTHER_PATHS = (
     "/é",
     "/users;a=b",
 )
+ORIGIN = "https://app.example"
 FOREIGN_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -69,6 +72,16 @@ UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9
 @pytest.fixture(scope="module")
 def samples(world: World) -> Samples:
     return make_samples(world)
+
+
+@pytest.fixture(scope="module")
+def gateway(system: System) -> Iterator[httpx.Client]:
+    """A client of a gateway that was told which origins browsers may call from."""
+    with (
+        running_gateway(system, AAROKYA_CORS_ORIGINS=f"{ORIGIN},https://other.example") as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        yield client
 
 
 class TestPaths:
@@ -288,3 +301,40 @@ class TestInfrastructure:
         assert (schemes["api_key"]["in"], schemes["api_key"]["name"]) == ("header", "api-key")
         assert (schemes["user_token"]["type"], schemes["user_token"]["scheme"]) == ("http", "bearer")
         assert (schemes["partner_basic"]["type"], schemes["partner_basic"]["scheme"]) == ("http", "basic")
+
+
+class TestOrigins:
+    def preflight(self, gateway: httpx.Client, origin: str, method: str) -> httpx.Response:
+        asked = {"access-control-request-method": method, "access-control-request-headers": "api-key,if-match"}
+        return gateway.options("/mrns", headers={"origin": origin, **asked})
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
+    def test_lets_browsers_ask(self, gateway: httpx.Client, method: str) -> None:
+        allowed = self.preflight(gateway, ORIGIN, method)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == ORIGIN
+        assert method in allowed.headers["access-control-allow-methods"]
+        assert "if-match" in allowed.headers["access-control-allow-headers"]
+
+    def test_lets_browsers_read_answers_and_refusals(self, gateway: httpx.Client, samples: Samples) -> None:
+        for headers, status in ((samples.user.caller.headers, 200), ({}, 401)):
+            response = gateway.get("/mrns", headers={"origin": ORIGIN, **headers})
+            assert response.status_code == status
+            assert response.headers["access-control-allow-origin"] == ORIGIN
+            assert "access-control-allow-credentials" not in response.headers
+            exposed = response.headers["access-control-expose-headers"].lower()
+            assert {"etag", "location", "x-request-id", "retry-after"} <= set(exposed.split(", "))
+
+    @pytest.mark.parametrize(
+        "origin", ["https://evil.example", "https://app.example.evil", "http://app.example", "null", "*", ""]
+    )
+    def test_tells_other_origins_nothing(self, gateway: httpx.Client, origin: str) -> None:
+        assert_refused(self.preflight(gateway, origin, "GET"), 405, "RQ-104")
+        response = gateway.get("/mrns", headers={"origin": origin})
+        assert "access-control-allow-origin" not in response.headers
+
+    def test_answers_options_that_ask_nothing_as_always(self, gateway: httpx.Client) -> None:
+        response = gateway.options("/mrns", headers={"origin": ORIGIN})
+        assert_refused(response, 405, "RQ-104")
+        assert response.headers["allow"] == "GET, POST"
+        assert_refused(self.preflight(gateway, ORIGIN, "PUT"), 405, "RQ-104")

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,18 +266,16 @@ class TestEveryList:
 
 
 class TestPageSize:
-    def test_is_50_unless_said_and_200_at_most(self, world: World, samples: Samples) -> None:
-        person = f"{samples.user.path}/dependants/{samples.ids['dependant_id']}"
-        for number in range(201):
-            made(samples.user.caller.patch(person, {"last_name": f"Kumar {number}"}), 200)
-        filters = {"entity_type": "dependant", "entity_id": samples.ids["dependant_id"]}
-        for caller, path, query in (
-            (samples.user.caller, f"{person}/versions", {}),
-            (world.admin, "/audit_logs", filters),
-        ):
-            for size, expected in ((None, 50), (200, 200), (201, 200), (10**12, 200)):
-                page = made(caller.get(path, params={**query, **({"page_size": size} if size else {})}), 200)
-                assert (len(page["items"]), page["next_page_token"] is not None) == (expected, True)
+    def test_is_50_unless_said_and_200_at_most(self, world: World) -> None:
+        # Each reading of a user by an operator is a row of the audit log: nothing else is made as quickly.
+        user = world.user()
+        with ThreadPoolExecutor(4) as pool:
+            for answer in pool.map(lambda _: world.admin.get(user.path), range(201)):
+                made(answer, 200)
+        for size, expected in ((None, 50), (200, 200), (201, 200), (10**12, 200)):
+            params = {"entity_id": user.id, **({"page_size": size} if size else {})}
+            page = made(world.admin.get("/audit_logs", params=params), 200)
+            assert (len(page["items"]), page["next_page_token"] is not None) == (expected, True)
 
 
 class TestTokens:

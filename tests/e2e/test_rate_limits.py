@@ -1,4 +1,4 @@
-"""Rate limits, at a gateway that has them on: for guessers, partners and users, never for good credentials."""
+"""Rate limits and source addresses, at a gateway that has limits and a proxy before it."""
 
 import secrets
 import socket
@@ -169,3 +169,36 @@ class TestAdmins:
         with ThreadPoolExecutor(8) as pool:
             answers = pool.map(lambda _: limited.get("/platforms/1", headers=world.admin.headers), range(250))
             assert {answer.status_code for answer in answers} == {404}
+
+
+class TestSourceAddress:
+    """Where a request came from, as the audit log tells it."""
+
+    def source_of(self, world: World, client: httpx.Client, forwarded: str) -> str:
+        headers = {**world.admin.headers, "x-forwarded-for": forwarded}
+        body = {"name": world.unique("Rides")}
+        platform = made(client.post("/platforms", json=body, headers=headers), 201)
+        (row,) = made(world.admin.get("/audit_logs", params={"entity_id": platform["id"]}), 200)["items"]
+        source: str = row["source_address"]
+        return source
+
+    @pytest.mark.parametrize(
+        ("forwarded", "source"),
+        [
+            ("203.0.113.7", "203.0.113.7"),
+            ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
+            ("203.0.113.7, 127.0.0.2, 127.0.0.3", "203.0.113.7"),
+            ("203.0.113.7:4711", "203.0.113.7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("203.0.113.7, unknown", "127.0.0.1"),
+            ("unknown", "127.0.0.1"),
+        ],
+    )
+    def test_is_what_a_trusted_proxy_says(
+        self, world: World, limited: httpx.Client, forwarded: str, source: str
+    ) -> None:
+        assert self.source_of(world, limited, forwarded) == source
+
+    def test_is_the_peer_where_no_proxy_is_trusted(self, world: World) -> None:
+        assert self.source_of(world, world.http, "203.0.113.7") == "127.0.0.1"
