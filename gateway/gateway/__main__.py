@@ -11,12 +11,15 @@ from gateway.http_protocol import server_config
 from gateway.settings import GatewaySettings
 from servicekit.logs import configure_logs
 from servicekit.metrics import CERTIFICATE_EXPIRY, serve_metrics
+from servicekit.settings import SettingUnreadable, complaints
 from servicekit.tls import expires_at
 
 try:
     settings = GatewaySettings()
 except ValidationError as error:
-    sys.exit("\n".join(f"AAROKYA_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
+    sys.exit(complaints(error))
+except SettingUnreadable as error:
+    sys.exit(str(error))
 configure_logs(settings.log_level, for_people=settings.is_development)
 CERTIFICATE_EXPIRY.set_function(lambda: expires_at(settings.tls_certificate).timestamp())
 serve_metrics(settings.metrics_listen)

@@ -3,13 +3,38 @@
 import ipaddress
 from functools import cached_property
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from servicekit.settings import NamedSecrets, ProcessSettings
 
 SHORTEST_PRODUCTION_SECRET = 32
+
+
+def _to_key_ring(keys: SecretStr) -> NamedSecrets:
+    return NamedSecrets(keys.get_secret_value(), shortest=32, setting="AAROKYA_JWT_KEYS")
+
+
+def _is_jwt_key_ring(keys: SecretStr) -> SecretStr:
+    if not _to_key_ring(keys).pairs:
+        raise ValueError("must name at least one key, to verify with")
+    return keys
+
+
+def _is_redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value():
+        return url
+    try:
+        parts = urlsplit(url.get_secret_value())
+        is_one = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # What it says quotes the text, password and all.
+        is_one = False
+    if not is_one:
+        raise ValueError("must be a URL such as redis://host:6379/0")
+    return url
 
 
 class GatewaySettings(ProcessSettings):
@@ -25,7 +50,7 @@ class GatewaySettings(ProcessSettings):
     """`host:port` of the catalogue, or `dns:///name:port` of all its replicas."""
     records_address: str
     """`host:port` of records, or `dns:///name:port` of all its replicas."""
-    jwt_keys: SecretStr
+    jwt_keys: Annotated[SecretStr, AfterValidator(_is_jwt_key_ring)]
     """`kid:secret,…` with secrets of 32 bytes or more: the first signs tokens, all verify."""
     jwt_issuer: str = "aarokya"
     """Who issues the tokens."""
@@ -41,7 +66,7 @@ class GatewaySettings(ProcessSettings):
     """Addresses or networks, with commas between them, whose `X-Forwarded-For` is believed."""
     rate_limits: Annotated[str, Field(pattern="^(on|off)$")] = "on"
     """`on` or `off`."""
-    redis_url: SecretStr | None = None
+    redis_url: Annotated[SecretStr, AfterValidator(_is_redis_url)] | None = None
     """`redis://…` or `rediss://…`, where gateways count together; without it each counts by itself."""
     drain_seconds: float = Field(default=0, ge=0)
     """How long it serves on after SIGTERM, while `/readyz` already refuses; as long as its balancer takes to notice."""
@@ -59,14 +84,17 @@ class GatewaySettings(ProcessSettings):
     def _check(self) -> Self:
         if not self.operators:
             raise ValueError("AAROKYA_ADMIN_API_KEY or AAROKYA_ADMIN_API_KEYS must be set")
-        for proxy in self.trusted_proxies:
-            ipaddress.ip_network(proxy, strict=False)
+        try:
+            for proxy in self.trusted_proxies:
+                ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise ValueError("AAROKYA_TRUSTED_PROXIES must name addresses or networks") from None
         return self
 
     @cached_property
     def jwt_key_ring(self) -> NamedSecrets:
         """The token keys by kid; all verify."""
-        return NamedSecrets(self.jwt_keys.get_secret_value(), shortest=32, setting="AAROKYA_JWT_KEYS")
+        return _to_key_ring(self.jwt_keys)
 
     @cached_property
     def operators(self) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""What a service's command line does: provision, migrate, serve, rotate-master-key."""
+"""What a service's command line does: provision, migrate, serve, rotate-master-key, replay-erasures."""
 
 import argparse
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 
 import uvloop
 from pydantic import ValidationError
@@ -13,28 +14,52 @@ from servicekit.crypto import KeyRing
 from servicekit.data_keys import DataKeys
 from servicekit.logs import configure_logs
 from servicekit.provisioning import provision
-from servicekit.settings import OwnerSettings, ProvisioningSettings, RotationSettings
+from servicekit.settings import (
+    OwnerSettings,
+    ProvisioningSettings,
+    RotationSettings,
+    SettingUnreadable,
+    complaints,
+)
 
 
-def run(service: str, data_keys: Table, serve: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Do what the command line asks; settings that are missing or wrong are told in one line each."""
-    commands: dict[str, Callable[[], None]] = {
-        "serve": lambda: _serve(serve),
-        "provision": lambda: _provision(service),
-        "migrate": lambda: _migrate(service),
-        "rotate-master-key": lambda: _rotate_master_key(data_keys),
-    }
+def run(
+    service: str,
+    data_keys: Table,
+    serve: Callable[[], Coroutine[None, None, None]],
+    replay_erasures: Callable[[Path], Coroutine[None, None, None]] | None = None,
+) -> None:
+    """Do what the command line asks, by default serve; settings that are missing or wrong are told in one line each.
+
+    `replay_erasures` is given by services that hold personal data.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {service}")
-    parser.add_argument("command", nargs="?", default="serve", choices=commands)
-    command = commands[parser.parse_args().command]
+    parser.set_defaults(do=lambda _: uvloop.run(serve()))
+    commands = parser.add_subparsers(metavar="command")
+
+    def add(name: str, do: Callable[[argparse.Namespace], None], explanation: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=explanation)
+        command.set_defaults(do=do)
+        return command
+
+    add("serve", lambda _: uvloop.run(serve()), "answer calls until told to stop")
+    add("provision", lambda _: _provision(service), "make the database and its roles")
+    add("migrate", lambda _: _migrate(service), "bring the database to the newest schema")
+    add("rotate-master-key", lambda _: _rotate_master_key(data_keys), "wrap all data keys with the first master key")
+    if replay_erasures is not None:
+        replay = add(
+            "replay-erasures",
+            lambda arguments: uvloop.run(replay_erasures(arguments.file)),
+            "erase again, in a database from a backup, who was erased since",
+        )
+        replay.add_argument("file", type=Path, help="the list that identity keeps")
+    arguments = parser.parse_args()
     try:
-        command()
+        arguments.do(arguments)
     except ValidationError as error:
-        sys.exit("\n".join(f"AAROKYA_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))
-
-
-def _serve(serve: Callable[[], Coroutine[None, None, None]]) -> None:
-    uvloop.run(serve())
+        sys.exit(complaints(error))
+    except SettingUnreadable as error:
+        sys.exit(str(error))
 
 
 def _provision(service: str) -> None:

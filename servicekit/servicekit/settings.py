@@ -5,14 +5,22 @@ import binascii
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, SecretStr
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from servicekit.crypto import KeyRing
+
 PREFIX = "AAROKYA_"
+# What `make run` calls the keys that it makes.
+DEVELOPMENT_NAMES = ("local-", "dev-")
+# A secret of fewer different characters was not drawn by lot.
+FEWEST_CHARACTERS = 10
 
 
 class Environment(StrEnum):
@@ -22,12 +30,37 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
+class LogLevel(StrEnum):
+    """From which level on something is logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "LogLevel | None":
+        return cls.__members__.get(str(value).upper())
+
+
+class SettingUnreadable(Exception):
+    """The file that a ``_FILE`` variable names can't be read."""
+
+
 class FileSource(PydanticBaseSettingsSource):
     """Reads a setting from the file that ``<NAME>_FILE`` names, as containers hand out secrets."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
-        return (Path(path).read_text().strip() if path else None), field_name, False
+        variable = f"{PREFIX}{field_name.upper()}_FILE"
+        path = os.environ.get(variable)
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except OSError as error:
+            raise SettingUnreadable(f"{variable}: {path} can't be read: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise SettingUnreadable(f"{variable}: {path} holds no text") from None
 
     def __call__(self) -> dict[str, Any]:
         values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
@@ -35,8 +68,33 @@ class FileSource(PydanticBaseSettingsSource):
 
 
 def _is_zone(name: str) -> str:
-    ZoneInfo(name)
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError):
+        raise ValueError("must be a time zone such as Asia/Kolkata") from None
     return name
+
+
+def _is_listening_address(value: str) -> str:
+    """Take ``host:port`` or nothing; a host left out would mean every address of the machine."""
+    host, _, port = value.rpartition(":")
+    if value and not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError("must be host:port")
+    return value
+
+
+def _is_dsn(value: SecretStr) -> SecretStr:
+    try:
+        conninfo_to_dict(value.get_secret_value())
+    except psycopg.Error:
+        # What psycopg says quotes the text, password and all.
+        raise ValueError("must be a URL or DSN of PostgreSQL") from None
+    return value
+
+
+def _is_master_key_ring(value: SecretStr) -> SecretStr:
+    KeyRing.parse(value.get_secret_value())
+    return value
 
 
 def _is_key(value: SecretStr) -> SecretStr:
@@ -50,11 +108,30 @@ def _is_key(value: SecretStr) -> SecretStr:
 
 
 Key = Annotated[SecretStr, AfterValidator(_is_key)]
+Dsn = Annotated[SecretStr, AfterValidator(_is_dsn)]
+MasterKeys = Annotated[SecretStr, AfterValidator(_is_master_key_ring)]
 
 
 def key_bytes(key: SecretStr) -> bytes:
     """Return the 32 bytes of a `Key`."""
     return base64.b64decode(key.get_secret_value())
+
+
+def complaints(error: ValidationError) -> str:
+    """Say in one line for each setting what is wrong with it, and never what it is."""
+    return "\n".join(
+        f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" if one["loc"] else one["msg"]
+        for one in error.errors(include_input=False, include_context=False, include_url=False)
+    )
+
+
+def _require_fit_for_production(setting: str, secret: str) -> None:
+    """Refuse a secret that is only meant for development, or that anybody might guess; it is named, and not told."""
+    named = [part.strip().partition(":")[::2] for part in secret.split(",")] if setting.endswith("_KEYS") else []
+    if any(name.startswith(DEVELOPMENT_NAMES) for name, _ in named):
+        raise ValueError(f"{setting} holds a key made for development")
+    if any(len(set(value)) < FEWEST_CHARACTERS for _, value in named or [("", secret)]):
+        raise ValueError(f"{setting} holds a secret that is too easy to guess")
 
 
 class EnvironmentSettings(BaseSettings):
@@ -63,7 +140,9 @@ class EnvironmentSettings(BaseSettings):
     What stands under a field is what docs/operations.md says about it.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -82,11 +161,11 @@ class ProcessSettings(EnvironmentSettings):
 
     environment: Environment = Environment.PRODUCTION
     """`production`, or `development`: logs for people, services that list their RPCs, operators' keys of any length."""
-    log_level: str = "INFO"
-    """From which level on something is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+    log_level: LogLevel = LogLevel.INFO
+    """From which level on something is logged: `DEBUG` (in development only), `INFO`, `WARNING` or `ERROR`."""
     timezone: Annotated[str, AfterValidator(_is_zone)] = "Asia/Kolkata"
     """Whose calendar decides how old somebody is."""
-    metrics_listen: str = ""
+    metrics_listen: Annotated[str, AfterValidator(_is_listening_address)] = ""
     """`host:port` of the metrics for Prometheus; empty: none."""
     tls_ca: Path
     """PEM file of the authority whose certificates are trusted."""
@@ -96,6 +175,19 @@ class ProcessSettings(EnvironmentSettings):
     """PEM file of the certificate's key."""
     page_token_key: Key
     """Base64 of 32 bytes that seal page tokens; the same for all processes."""
+
+    @model_validator(mode="after")
+    def _refuse_development_in_production(self) -> Self:
+        if self.is_development:
+            return self
+        if self.log_level is LogLevel.DEBUG:
+            raise ValueError("AAROKYA_LOG_LEVEL must not be DEBUG in production")
+        for name in type(self).model_fields:
+            secret = getattr(self, name)
+            # Passwords in addresses are for who gives them out to judge.
+            if isinstance(secret, SecretStr) and not name.endswith(("_dsn", "_url")):
+                _require_fit_for_production(f"{PREFIX}{name.upper()}", secret.get_secret_value())
+        return self
 
     @property
     def is_development(self) -> bool:
@@ -107,11 +199,11 @@ class ServiceSettings(ProcessSettings):
 
     listen: str
     """`host:port` of the gRPC server."""
-    database_runtime_dsn: SecretStr
+    database_runtime_dsn: Dsn
     """URL or DSN of the login `<service>_runtime`; it may name several hosts."""
     database_pool_size: int = 10
     """Most connections of a replica to its database; one more listens."""
-    master_keys: SecretStr
+    master_keys: MasterKeys
     """`id:base64 of 32 bytes,…`: the first wraps new data keys, all unwrap."""
     lookup_key: Key
     """Base64 of 32 bytes that numbers are hashed with to be found. It can't be changed."""
@@ -124,23 +216,23 @@ class ServiceSettings(ProcessSettings):
 class OwnerSettings(EnvironmentSettings):
     """What migrating and re-keying a service's database needs."""
 
-    database_owner_dsn: SecretStr
+    database_owner_dsn: Dsn
     """URL or DSN of the login `<service>_owner`."""
 
 
 class ProvisioningSettings(OwnerSettings):
     """What making a service's roles and database needs; the passwords are those of the two DSNs."""
 
-    database_superuser_dsn: SecretStr
+    database_superuser_dsn: Dsn
     """URL or DSN of a superuser of the service's server."""
-    database_runtime_dsn: SecretStr
+    database_runtime_dsn: Dsn
     """URL or DSN of the login `<service>_runtime`; it may name several hosts."""
 
 
 class RotationSettings(OwnerSettings):
     """What re-wrapping a service's data keys needs."""
 
-    master_keys: SecretStr
+    master_keys: MasterKeys
     """`id:base64 of 32 bytes,…`: the first wraps new data keys, all unwrap."""
 
 
@@ -154,7 +246,8 @@ class NamedSecrets:
             if not (name and colon) or len(secret.encode()) < shortest:
                 raise ValueError(f"{setting} must be name:secret pairs with secrets of at least {shortest} bytes")
             if name in self.pairs:
-                raise ValueError(f"{setting} names {name} twice")
+                # Not even the name is told: where a colon is wrong, it is part of a secret.
+                raise ValueError(f"{setting} has the same name twice")
             self.pairs[name] = secret
 
     @property
