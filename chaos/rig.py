@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,12 +51,16 @@ class Layout:
         drain_s: how long a gateway serves on after it was told to stop.
         trees: where the code of a process lies when it is not this checkout, by its package.
         standby_of: the service whose processes are also told of a standby, at `Rig.standby_port`.
+        disk_of: the service whose cluster has a disk of its own, which can be filled; only root can make one.
+        disk_megabytes: how much that disk holds.
     """
 
     replicas: int = 1
     drain_s: float = 0.0
     trees: Mapping[str, Path] = field(default_factory=dict)
     standby_of: str = ""
+    disk_of: str = ""
+    disk_megabytes: int = 400
 
 
 class Rig:
@@ -95,9 +100,11 @@ class Rig:
             RigFailed: they are not.
         """
         (self.folder / "logs").mkdir()
+        if self.layout.disk_of:
+            self._mount_disk()
         for service in SERVICES:
             cluster = Cluster(
-                self.folder / f"{service}-database",
+                self.home_of(service),
                 self._keyring.superuser_password,
                 port=self._ports[f"{service}-database"],
                 log=self.folder / "logs" / f"{service}-database.log",
@@ -126,6 +133,25 @@ class Rig:
         stop_together([cluster.program for cluster in self.clusters.values()])
         for proxy in self.proxies.values():
             await proxy.stop()
+        if self.layout.disk_of:
+            self._unmount_disk()
+
+    def _mount_disk(self) -> None:
+        home = self.home_of(self.layout.disk_of)
+        home.mkdir()
+        size = f"size={self.layout.disk_megabytes}m"
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", home], check=False)
+        if mounted.returncode:
+            raise RigFailed("a disk of its own can only be mounted by root")
+
+    def _unmount_disk(self) -> None:
+        subprocess.run(["umount", "--lazy", self.home_of(self.layout.disk_of)], check=False)
+
+    def fail_over(self, service: str, successor: Cluster) -> None:
+        """Look for a service's database elsewhere from now on."""
+        self.clusters[service] = successor
+        successor.program.name = f"{service}-standby"
+        self._supervisor.adopt(successor.program)
 
     async def _start_proxies(self) -> None:
         for caller, called in CALLS.items():
@@ -167,6 +193,10 @@ class Rig:
         found = [proxy for name, proxy in self.proxies.items() if name.startswith(start)]
         assert found, start
         return found
+
+    def home_of(self, service: str) -> Path:
+        """Return the folder of a service's cluster."""
+        return self.folder / f"{service}-database"
 
     def client_port(self, gateway: str = "gateway-1") -> int:
         """Return where clients reach a gateway, through its proxy."""

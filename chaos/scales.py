@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from chaos.experiment import Experiment
 from chaos.experiments.cut_answers import CutAnswers
+from chaos.experiments.failover import Failover
 from chaos.experiments.freeze_identity import FreezeIdentity
+from chaos.experiments.full_disk import FullDisk
 from chaos.experiments.kill_databases import KillDatabases
 from chaos.experiments.kill_processes import KillProcesses
 from chaos.experiments.kill_relay import KillRelay
@@ -27,6 +29,8 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FreezeIdentity(),
         SpoiltEdge(),
         RollingRestart(),
+        Failover(),
+        FullDisk(),
         Overload(),
         Soak(),
     ),
@@ -41,6 +45,8 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FreezeIdentity(seconds=12, rate=40),
         SpoiltEdge(seconds=36, rate=40),
         RollingRestart(rounds=1, rate=50, settle_s=1.5),
+        Failover(rate=40),
+        FullDisk(seconds=10, rate=40),
         Overload(seconds=8),
         Soak(seconds=180, rate=50, warm_up_s=60),
     ),
@@ -55,6 +61,8 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FreezeIdentity(seconds=4, rate=20),
         SpoiltEdge(seconds=9, rate=20),
         RollingRestart(rounds=1, rate=20, settle_s=1),
+        Failover(rate=20, before_s=2, after_s=4),
+        FullDisk(seconds=5, rate=30),
         Overload(seconds=4),
         Soak(seconds=40, rate=20, warm_up_s=10),
     ),

@@ -1,0 +1,71 @@
+"""11. The disk under a database is full."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.experiment import Experiment, Finding, Scene, problems_of
+from chaos.rig import Layout
+from chaos.waiting import answers_again
+from chaos.workload import refusals
+
+SERVICE = "records"
+LEFT_BYTES = 64 * 1024
+FITTING = ("2", "503", "504", "no answer", "not sent")
+
+
+@dataclass
+class FullDisk(Experiment):
+    """Fills the disk of records' database under traffic, and makes room again."""
+
+    number = 11
+    title = "full disk under one database"
+    must_show = "503s, nothing acknowledged is lost, recovers by itself"
+    layout = Layout(disk_of=SERVICE)
+
+    seconds: float = 20.0
+    rate: float = 60.0
+
+    async def measure(self, scene: Scene) -> Finding:
+        rig, workload = scene.rig, scene.workload
+        filler = rig.home_of(SERVICE) / "filler"
+        restarts = rig.restarts.copy()
+        async with workload.traffic(self.rate):
+            await asyncio.sleep(2)
+            start = len(workload.history)
+            await asyncio.to_thread(_fill, filler)
+            rig.done_to["disk filled"] += 1
+            await asyncio.sleep(self.seconds)
+            during = workload.history[start:]
+            filler.unlink()
+            recovered = await rig.until(answers_again(scene, "records-1"), 60, "records answers again")
+            await asyncio.sleep(2)
+        refused = refusals([operation for operation in during if operation.service == SERVICE])
+        strange = [status for status in refused if not status.startswith(FITTING)]
+        by_hand = sum((rig.restarts - restarts)[name] for name in rig.programs)
+        verdict = await scene.verdict()
+        finding = Finding(
+            f"refused {dict(refused.most_common(3))}; answers {recovered:.1f} s after there was room; {verdict}",
+            problems_of(verdict),
+        )
+        if not refused["503 RQ-111"]:
+            finding.problems.append("nothing was refused, so the disk was not full")
+        if strange:
+            finding.problems.append(f"answers: {', '.join(strange)}")
+        if by_hand:
+            finding.problems.append(f"{by_hand} services did not live through it")
+        return finding
+
+
+def _fill(filler: Path) -> None:
+    """Leave next to nothing of the disk, whatever else is written meanwhile."""
+    size = 0
+    # When there is no room for a step, it is full.
+    with filler.open("wb") as file, contextlib.suppress(OSError):
+        while (free := shutil.disk_usage(filler.parent).free) > LEFT_BYTES:
+            step = max(free // 2, LEFT_BYTES)
+            os.posix_fallocate(file.fileno(), size, step)
+            size += step
