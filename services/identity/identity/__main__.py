@@ -1,7 +1,8 @@
-"""Starts identity: ``python -m identity [provision|migrate|serve|rotate-master-key]``."""
+"""Starts identity: ``python -m identity [provision|migrate|serve|rotate-master-key|replay-erasures FILE]``."""
 
 from identity.models import SERVICE, data_keys
+from identity.replay import replay_erasures
 from identity.serve import serve
 from servicekit.process import run
 
-run(SERVICE, data_keys, serve)
+run(SERVICE, data_keys, serve, replay_erasures)

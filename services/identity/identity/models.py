@@ -114,6 +114,7 @@ Index(
     users.c.id.desc(),
 )
 Index("ix_users_phone_hash", users.c.phone_hash)
+Index("ix_users_erased", users.c.erased_at, postgresql_where=users.c.erased_at.is_not(None))
 
 data_keys = data_keys_table(metadata)
 idempotency_keys = idempotency_keys_table(metadata)

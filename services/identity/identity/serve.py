@@ -19,11 +19,13 @@ from identity.platforms.service import ApiKeyService, PlatformService
 from identity.refusals.rpc import RefusalRpc
 from identity.settings import IdentitySettings
 from identity.users.delivery import UserEventDelivery
+from identity.users.erasures import ErasureList
 from identity.users.repository import UserRepository
 from identity.users.rpc import UserRpc
 from identity.users.service import UserService
 from servicekit.channel import open_channel
 from servicekit.database import Database
+from servicekit.erasures import ErasureFile
 from servicekit.foundation import Foundation
 from servicekit.outbox import Outbox
 from servicekit.tls import channel_credentials
@@ -76,6 +78,7 @@ async def serve() -> None:
         add_LiveStateServiceServicer_to_server(live_state_rpc, server)
         add_RefusalServiceServicer_to_server(refusal_rpc, server)
 
-    await kit.serve(servicers, add, tasks=(events.run, changes.run))
+    erasures = ErasureList(kit.database, user_rows, ErasureFile(settings.erasure_file))
+    await kit.serve(servicers, add, tasks=(events.run, changes.run, erasures.run))
     await live_state_database.close()
     await records.close()

@@ -1,6 +1,7 @@
 """What the identity service reads from its environment."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
@@ -29,6 +30,11 @@ class IdentitySettings(ServiceSettings):
     """Whom the tokens are for."""
     records_address: str
     """`host:port` of records, or `dns:///name:port` of all its replicas."""
+
+    @property
+    def erasure_file(self) -> Path:
+        """Where erased users are listed: beside the head of the audit chain, outside the database as that is."""
+        return self.audit_head_file.with_name(f"{self.audit_head_file.name}.erasures")
 
     @cached_property
     def jwt_key_ring(self) -> NamedSecrets:

@@ -13,8 +13,9 @@ from aarokya.identity.v1.user_pb2 import User
 from identity.models import users
 from identity.users.errors import PhoneTaken
 from servicekit.crypto import LookupHash
-from servicekit.data_keys import DataKeys
+from servicekit.data_keys import SERVICE_OWNER, DataKeys, OwnerErased
 from servicekit.database import AnyRow, Transaction, refusing
+from servicekit.erasures import Erasure
 from servicekit.paging import newest_first
 from servicekit.rows import RowMapper
 
@@ -44,21 +45,43 @@ class UserRepository:
 
     async def insert_unless_taken(self, tx: Transaction, stored: StoredUser) -> bool:
         """Add a user; False when the platform has one with this phone number."""
-        values = await self._values(tx, stored)
+        values = await self._values(tx, stored, UUID(stored.user.id))
         statement = insert_or_ignore(users).values(values).on_conflict_do_nothing(constraint="uq_users_phone")
         return (await tx.execute(statement.returning(users.c.id))).one_or_none() is not None
 
     async def update(self, tx: Transaction, stored: StoredUser) -> None:
         """Write a user's new state; its row must be locked by `find` in this transaction."""
-        values = await self._values(tx, stored)
         with refusing({"uq_users_phone": PhoneTaken}):
-            await tx.execute(update(users).where(users.c.id == UUID(stored.user.id)).values(values))
+            await self._write(tx, stored, owner_id=UUID(stored.user.id))
 
     async def erase(self, tx: Transaction, stored: StoredUser) -> None:
         """Write what is left of a user and destroy the user's data key; the row must be locked by `find`."""
         # A call that waits for the row reads it anew but may still have the key, so the row is sealed anew too.
-        await self.update(tx, stored)
+        try:
+            await self._write(tx, stored, owner_id=UUID(stored.user.id))
+        except OwnerErased:
+            # A restored backup has the row as it was, and only the keys of today.
+            await self._write(tx, stored, owner_id=SERVICE_OWNER)
         await self._keys.destroy(tx, UUID(stored.user.id), UUID(stored.user.platform_id))
+
+    async def list_erased_since(self, tx: Transaction, moment: datetime) -> list[Erasure]:
+        """Return who was erased from a moment on, the first first."""
+        statement = (
+            select(users.c.id, users.c.platform_id, users.c.erased_at)
+            .where(users.c.erased_at >= moment)
+            .order_by(users.c.erased_at)
+        )
+        return [Erasure(*row) for row in await tx.execute(statement)]
+
+    async def list_without_key(self, tx: Transaction) -> list[Erasure]:
+        """Return whose data key was destroyed though the row does not know: those whom a restore has brought back."""
+        keys = self._keys.table
+        statement = (
+            select(users.c.id, users.c.platform_id, keys.c.destroyed_at)
+            .join(keys, keys.c.owner_id == users.c.id)
+            .where(keys.c.destroyed_at.is_not(None), users.c.erased_at.is_(None))
+        )
+        return [Erasure(*row) for row in await tx.execute(statement)]
 
     async def find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser | None:
         """Return a user, locked against other changes if it is to be changed."""
@@ -109,9 +132,13 @@ class UserRepository:
     def _select(self) -> Select[*tuple[Any, ...]]:
         return self.rows.select(users.c.phone_released_at, users.c.token_generation)
 
-    async def _values(self, tx: Transaction, stored: StoredUser) -> dict[str, Any]:
+    async def _write(self, tx: Transaction, stored: StoredUser, *, owner_id: UUID) -> None:
+        values = await self._values(tx, stored, owner_id)
+        await tx.execute(update(users).where(users.c.id == UUID(stored.user.id)).values(values))
+
+    async def _values(self, tx: Transaction, stored: StoredUser, owner_id: UUID) -> dict[str, Any]:
         user = stored.user
-        key = await self._keys.for_owner(tx, UUID(user.id), UUID(user.platform_id))
+        key = await self._keys.for_owner(tx, owner_id, UUID(user.platform_id))
         has_number = user.HasField("phone_number") and stored.phone_released_at is None
         return self.rows.values(
             user,

@@ -1,6 +1,7 @@
 """Every rule about users."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from aarokya.identity.v1.platform_pb2 import Platform
@@ -20,12 +21,14 @@ from servicekit.audit import AuditLog, changes_between
 from servicekit.calendar_days import day_in
 from servicekit.data_keys import SERVICE_OWNER
 from servicekit.database import AnyRow, Transaction
+from servicekit.erasures import Erasure
 from servicekit.errors import Detail, InvalidField, require_version
 from servicekit.messages import apply_mask, changed_fields, has
 from servicekit.outbox import Outbox
 from servicekit.phone_numbers import NotMobile, to_e164
 
 SEARCHED_COUNTRY_CODE = "+91"
+REPLAYED = "Erased before the backup was restored."
 SHARED_WITH_SELF = tuple(field.name for field in SelfProfile.DESCRIPTOR.fields)
 
 
@@ -164,8 +167,25 @@ class UserService:
             return before
         if before.user.status != UserStatus.USER_STATUS_DEACTIVATED:
             raise WrongUserStatus
+        return await self._erase(tx, before, tx.now, reason)
+
+    async def erase_again(self, tx: Transaction, erasure: Erasure) -> bool:
+        """Erase whom a restored backup has brought back, whatever the status was then; False if there is nobody."""
+        before = await self._users.find(tx, erasure.user_id, for_update=True)
+        if before is None or before.user.HasField("erased_at"):
+            return False
+        left = _copy(before)
+        if left.user.status != UserStatus.USER_STATUS_DEACTIVATED:
+            left.user.status = UserStatus.USER_STATUS_DEACTIVATED
+            left.user.deactivated_at.FromDatetime(erasure.erased_at)
+            left.token_generation += 1
+        await self._erase(tx, left, erasure.erased_at, REPLAYED)
+        return True
+
+    async def _erase(self, tx: Transaction, before: StoredUser, erased_at: datetime, reason: str) -> StoredUser:
+        user_id = UUID(before.user.id)
         user = apply_mask(User(), before.user, sorted(self._users.rows.clear_fields))
-        user.erased_at.FromDatetime(tx.now)
+        user.erased_at.FromDatetime(erased_at)
         user.updated_at.FromDatetime(tx.now)
         user.version = before.user.version + 1
         after = StoredUser(user, before.phone_released_at, before.token_generation)

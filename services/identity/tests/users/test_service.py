@@ -1,7 +1,8 @@
 """The rules about users, on a real database."""
 
 import asyncio
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -10,7 +11,10 @@ import pytest
 
 from aarokya.identity.v1.user_pb2 import Gender, IdProof, IdProofType, User, UserStatus
 from identity.platforms.errors import PlatformArchived
+from identity.users.erasures import ErasureList
 from identity.users.errors import PhoneTaken, ProfileIncomplete, UserRuleBroken, UserUnknown, WrongUserStatus
+from servicekit.caller import system_call
+from servicekit.erasures import Erasure, ErasureFile
 from servicekit.errors import InvalidField, VersionMismatch
 
 ONBOARDING = UserStatus.USER_STATUS_ONBOARDING
@@ -484,3 +488,72 @@ class TestEraseUser:
         else:
             with pytest.raises(WrongUserStatus):
                 await waiting
+
+
+class TestEraseAgain:
+    """What a restored backup has brought back."""
+
+    async def erase_again(self, rules: Any, user: User) -> bool:
+        erasure = Erasure(UUID(user.id), UUID(user.platform_id), datetime(2026, 11, 1, tzinfo=UTC))
+        async with rules.database.transaction(system_call("identity")) as tx:
+            return bool(await rules.users.erase_again(tx, erasure))
+
+    @pytest.mark.parametrize("status", ["onboarding", "active", "deactivated"])
+    async def test_erases_whatever_the_status_was(self, rules: Any, status: str) -> None:
+        platform = await rules.add_platform()
+        user = await getattr(rules, {"onboarding": "add_user"}.get(status, f"add_{status}_user"))(platform)
+
+        assert await self.erase_again(rules, user) is True
+
+        erased = await rules.find_user(user.id)
+        assert (erased.status, erased.HasField("first_name")) == (DEACTIVATED, False)
+        assert erased.erased_at.ToDatetime(UTC) == datetime(2026, 11, 1, tzinfo=UTC)
+        assert erased.HasField("deactivated_at")
+        assert (await rules.issue_token(platform, user.phone_number)).is_new_user
+        *_, row = await rules.history(user.id)
+        assert (row.action, row.actor.id, row.reason) == (
+            "user.erase",
+            "identity",
+            "Erased before the backup was restored.",
+        )
+        *_, event = await rules.events_of(user)
+        assert event.erased
+
+    async def test_erases_who_has_no_data_key_any_more(self, rules: Any) -> None:
+        """The rows are of the backup, the data keys of today."""
+        platform = await rules.add_platform()
+        user = await rules.add_active_user(platform)
+        async with rules.database.transaction(system_call("identity")) as tx:
+            await rules.user_rows._keys.destroy(tx, UUID(user.id), UUID(platform.id))
+            back = {erasure.user_id for erasure in await rules.user_rows.list_without_key(tx)}
+        assert UUID(user.id) in back
+
+        assert await self.erase_again(rules, user) is True
+
+        assert (await rules.find_user(user.id)).HasField("erased_at")
+        assert (await rules.issue_token(platform, user.phone_number)).is_new_user
+        async with rules.database.transaction(system_call("identity")) as tx:
+            assert UUID(user.id) not in {erasure.user_id for erasure in await rules.user_rows.list_without_key(tx)}
+
+    async def test_does_nothing_once_more_or_for_nobody(self, rules: Any) -> None:
+        user = await rules.add_deactivated_user()
+        erased = await rules.erase(user)
+        assert await self.erase_again(rules, user) is False
+        assert await rules.find_user(user.id) == erased
+        assert await self.erase_again(rules, User(id=str(uuid4()), platform_id=user.platform_id)) is False
+
+
+class TestErasureList:
+    async def test_names_whoever_is_erased(self, rules: Any, tmp_path: Path) -> None:
+        file = ErasureFile(tmp_path / "heads.erasures")
+        before, during, spared = [await rules.add_deactivated_user() for _ in range(3)]
+        await rules.erase(before)
+        for erased in ([before], [before, during]):
+            writing = asyncio.create_task(ErasureList(rules.database, rules.user_rows, file).run())
+            while UUID(erased[-1].id) not in {one.user_id for one in file.read()}:  # noqa: ASYNC110  # a file has no event
+                await asyncio.sleep(0.01)
+            writing.cancel()
+            await rules.erase(during)
+        listed = [str(erasure.user_id) for erasure in file.read()]
+        assert listed.index(before.id) < listed.index(during.id)
+        assert spared.id not in listed

@@ -8,6 +8,7 @@ from records.dependants.service import DependantService
 from records.users.repository import UserRepository
 from servicekit.audit import AuditLog
 from servicekit.database import Transaction
+from servicekit.erasures import Erasure
 from servicekit.outbox import Inbox
 
 
@@ -46,5 +47,19 @@ class UserEventService:
         if event.HasField("profile"):
             await self._dependants.follow_profile(tx, user_id, platform_id, event.profile, moment)
         elif event.erased:
-            await self._users.erase(tx, user_id, platform_id)
-            await self._audit.record(tx, "user.erase", "user", user_id, user_id=user_id, platform_id=platform_id)
+            await self._erase(tx, user_id, platform_id)
+
+    async def erase_again(self, tx: Transaction, erasure: Erasure) -> bool:
+        """Erase whom a restored backup has brought back, or who could come back; False if that was done already."""
+        user_id, platform_id = erasure.user_id, erasure.platform_id
+        await self._dependant_rows.lock_family(tx, user_id)
+        known = await self._users.find(tx, user_id)
+        if known is not None and known.erased_at is not None:
+            return False
+        await self._users.set_version(tx, user_id, platform_id, known.version if known else 0)
+        await self._erase(tx, user_id, platform_id)
+        return True
+
+    async def _erase(self, tx: Transaction, user_id: UUID, platform_id: UUID) -> None:
+        await self._users.erase(tx, user_id, platform_id)
+        await self._audit.record(tx, "user.erase", "user", user_id, user_id=user_id, platform_id=platform_id)

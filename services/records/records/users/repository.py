@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from records.models import accounts, mrns, users
 from servicekit.data_keys import DataKeys
 from servicekit.database import AnyRow, Transaction
+from servicekit.erasures import Erasure
 
 
 class UserRepository:
@@ -25,6 +26,16 @@ class UserRepository:
         """Note the version that identity told of."""
         statement = insert(users).values(id=user_id, platform_id=platform_id, version=version)
         await tx.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"version": version}))
+
+    async def list_without_key(self, tx: Transaction) -> list[Erasure]:
+        """Return whose data key was destroyed though the row does not know: those whom a restore has brought back."""
+        keys = self._keys.table
+        statement = (
+            select(users.c.id, users.c.platform_id, keys.c.destroyed_at)
+            .join(keys, keys.c.owner_id == users.c.id)
+            .where(keys.c.destroyed_at.is_not(None), users.c.erased_at.is_(None))
+        )
+        return [Erasure(*row) for row in await tx.execute(statement)]
 
     async def erase(self, tx: Transaction, user_id: UUID, platform_id: UUID) -> None:
         """Destroy the user's data key and every hash by which a number of the user's could still be found."""

@@ -1,6 +1,7 @@
 """What happens in records when identity tells of a user, on a real database."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,8 +17,10 @@ from records.accounts.repository import AccountRepository
 from records.models import accounts, mrns
 from records.mrns.repository import MrnRepository
 from records.users.errors import WrongUserStatus
+from records.users.repository import UserRepository
 from servicekit.data_keys import OwnerErased
 from servicekit.database import Transaction
+from servicekit.erasures import Erasure
 
 SELF = Relationship.RELATIONSHIP_SELF
 ACTIVE = DependantStatus.DEPENDANT_STATUS_ACTIVE
@@ -275,5 +278,44 @@ class TestErased:
 
         await kit.apply(kit.erased_event(state))
         await kit.apply(kit.profile_event(state, version=10))
+
+        assert await kit.family(state) == []
+
+
+class TestEraseAgain:
+    """What a restored backup has brought back."""
+
+    async def erase_again(self, kit: Any, state: UserState) -> bool:
+        erasure = Erasure(UUID(state.user_id), UUID(state.platform_id), datetime(2026, 11, 1, tzinfo=UTC))
+        async with kit.database.transaction(kit.identity) as tx:
+            return bool(await kit.user_events.erase_again(tx, erasure))
+
+    async def test_makes_person_unreadable(self, kit: Any) -> None:
+        state = await kit.onboard()
+
+        assert await self.erase_again(kit, state) is True
+
+        assert not (await kit.self_of(state)).HasField("first_name")
+        (row,) = await kit.history(state.user_id)
+        assert row.action == "user.erase"
+        assert await self.erase_again(kit, state) is False
+
+    async def test_finds_who_has_no_data_key_any_more(self, kit: Any) -> None:
+        """The rows are of the backup, the data keys of today."""
+        state, users = await kit.onboard(), UserRepository(kit.keys)
+        async with kit.database.transaction(kit.identity) as tx:
+            await kit.keys.destroy(tx, UUID(state.user_id), UUID(state.platform_id))
+            assert UUID(state.user_id) in {erasure.user_id for erasure in await users.list_without_key(tx)}
+
+        assert await self.erase_again(kit, state) is True
+
+        async with kit.database.transaction(kit.identity) as tx:
+            assert UUID(state.user_id) not in {erasure.user_id for erasure in await users.list_without_key(tx)}
+
+    async def test_keeps_who_is_not_there_from_coming_back(self, kit: Any) -> None:
+        state = kit.state()
+
+        assert await self.erase_again(kit, state) is True
+        await kit.apply(kit.profile_event(state, version=7))
 
         assert await kit.family(state) == []

@@ -208,6 +208,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index("ix_users_phone_hash", "users", ["phone_hash"], unique=False)
+    op.create_index(
+        "ix_users_erased", "users", ["erased_at"], unique=False, postgresql_where=sa.text("erased_at IS NOT NULL")
+    )
     op.create_table(
         "api_key_secrets",
         sa.Column("hash", sa.LargeBinary(), nullable=False),

@@ -1,0 +1,78 @@
+"""Who was erased, kept in a file outside the database, so that a restored backup can be made to forget them again."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+from servicekit.caller import system_call
+from servicekit.database import Database, Transaction
+from servicekit.line_file import LineFile
+
+TOLD_EVERY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One erased person: ids that lead to nobody any more."""
+
+    user_id: UUID
+    platform_id: UUID
+    erased_at: datetime
+
+
+class ErasureFile:
+    """One JSON line a person, oldest first: ``{"user_id", "platform_id", "erased_at"}``."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = LineFile(path)
+
+    def read(self) -> list[Erasure]:
+        """Return each person once; replicas may have written one twice."""
+        erasures = (
+            Erasure(UUID(line["user_id"]), UUID(line["platform_id"]), datetime.fromisoformat(line["erased_at"]))
+            for line in self._file.read()
+        )
+        return list({erasure.user_id: erasure for erasure in erasures}.values())
+
+    def append(self, erasures: Iterable[Erasure]) -> None:
+        """Write persons so that they outlive a crash. Raises OSError."""
+        with self._file.alone():
+            self._file.append(
+                {
+                    "user_id": str(erasure.user_id),
+                    "platform_id": str(erasure.platform_id),
+                    "erased_at": erasure.erased_at.isoformat(),
+                }
+                for erasure in erasures
+            )
+
+
+async def erase_again(
+    database: Database,
+    service: str,
+    file: Path,
+    find_without_key: Callable[[Transaction], Awaitable[Sequence[Erasure]]],
+    erase: Callable[[Transaction, Erasure], Awaitable[bool]],
+) -> None:
+    """Erase again, in a restored database, who is in the file or has lost the data key already; print the progress.
+
+    Args:
+        database: the restored one.
+        service: whose database it is.
+        file: who was erased.
+        find_without_key: returns who is not erased there and has no data key any more.
+        erase: erases one person; returns False when there is nothing left to erase.
+    """
+    call = system_call(service)
+    async with database.transaction(call) as tx:
+        without_key = await find_without_key(tx)
+    erasures = list({erasure.user_id: erasure for erasure in (*without_key, *ErasureFile(file).read())}.values())
+    count = 0
+    for done, erasure in enumerate(erasures, start=1):
+        async with database.transaction(call) as tx:
+            count += await erase(tx, erasure)
+        if done % TOLD_EVERY == 0:
+            print(f"{done} of {len(erasures)} erasures replayed", flush=True)
+    print(f"done: {count} of {len(erasures)} persons were there, and are erased again")

@@ -1,0 +1,61 @@
+"""A small file of JSON lines that outlives a crash, for what has to be kept outside the database."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Line = Mapping[str, Any]
+
+
+class LineFile:
+    """JSON objects, one a line, oldest first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Iterator[Line]:
+        """Yield all lines; there are none without a file."""
+        try:
+            content = self._path.read_text()
+        except FileNotFoundError:
+            return
+        for text in content.splitlines():
+            try:
+                yield json.loads(text)
+            except ValueError:
+                # A crash in the middle of a write leaves half a line; who wrote it writes it again.
+                continue
+
+    def size(self) -> int:
+        """Return the file's size in bytes."""
+        return self._path.stat().st_size
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep replicas that share the file from writing at once."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(f"{self._path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def append(self, lines: Iterable[Line]) -> None:
+        """Write lines so that they outlive a crash. Raises OSError."""
+        _write(self._path, lines, "a")
+
+    def replace(self, lines: Iterable[Line]) -> None:
+        """Put other lines in the place of all. Raises OSError."""
+        new = self._path.with_name(f"{self._path.name}.new")
+        _write(new, lines, "w")
+        new.replace(self._path)
+
+
+def _write(path: Path, lines: Iterable[Line], mode: str) -> None:
+    with path.open(mode) as file:
+        # Begins with a line feed, in case the last line was left unfinished.
+        file.write("".join(f"\n{json.dumps(dict(line))}" for line in lines) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
