@@ -35,6 +35,12 @@ def user(world: World, platform: Platform) -> User:
     return world.user(platform)
 
 
+@pytest.fixture(scope="module")
+def loner(world: World, platform: Platform) -> User:
+    """An active user who gets no accounts."""
+    return world.user(platform)
+
+
 def accounts_of(user: User) -> str:
     return f"{user.path}/accounts"
 
@@ -122,9 +128,9 @@ class TestCreateAccount:
 
     @pytest.mark.parametrize("field", ["type", "account_number"])
     @pytest.mark.parametrize("is_null", [False, True])
-    def test_requires_type_and_number(self, user: User, field: str, is_null: bool) -> None:
+    def test_requires_type_and_number(self, loner: User, field: str, is_null: bool) -> None:
         body = {name: value for name, value in BANK.items() if name != field}
-        response = user.caller.post(accounts_of(user), {**body, field: None} if is_null else body)
+        response = loner.caller.post(accounts_of(loner), {**body, field: None} if is_null else body)
         assert_refused(response, 422, "RQ-101")
         assert fields_at_fault(response) == [field]
 
@@ -152,12 +158,12 @@ class TestCreateAccount:
             ("branch", "MG Road"),
         ],
     )
-    def test_rejects_wrong_shapes(self, user: User, field: str, value: object) -> None:
-        for caller in (user.caller, user.platform.partner):
-            response = caller.post(accounts_of(user), {**BANK, field: value})
+    def test_rejects_wrong_shapes(self, loner: User, field: str, value: object) -> None:
+        for caller in (loner.caller, loner.platform.partner):
+            response = caller.post(accounts_of(loner), {**BANK, field: value})
             assert_refused(response, 422, "RQ-101")
             assert fields_at_fault(response) == [field]
-        assert listed(user) == []
+        assert listed(loner) == []
 
     @pytest.mark.parametrize(
         ("body", "at_fault"),
@@ -185,15 +191,15 @@ class TestCreateAccount:
             ),
         ],
     )
-    def test_rejects_broken_rules(self, user: User, body: dict[str, Any], at_fault: str) -> None:
-        response = user.caller.post(accounts_of(user), body)
+    def test_rejects_broken_rules(self, loner: User, body: dict[str, Any], at_fault: str) -> None:
+        response = loner.caller.post(accounts_of(loner), body)
         assert_refused(response, 422, "AC-802")
         assert fields_at_fault(response) == [at_fault]
         assert body["account_number"] not in response.text
-        assert listed(user) == []
+        assert listed(loner) == []
 
-    def test_prefers_the_shape_when_a_rule_is_broken_too(self, user: User) -> None:
-        response = user.caller.post(accounts_of(user), {**BANK, "ifsc": "?", "is_primary": "yes"})
+    def test_prefers_the_shape_when_a_rule_is_broken_too(self, loner: User) -> None:
+        response = loner.caller.post(accounts_of(loner), {**BANK, "ifsc": "?", "is_primary": "yes"})
         assert_refused(response, 422, "RQ-101")
 
     @pytest.mark.parametrize("body", [BANK, UPI, WALLET, OTHER])
@@ -307,9 +313,9 @@ class TestAccess:
             assert_refused(platform.partner.request(method, path, json=body), 404, "US-401")
 
     @pytest.mark.parametrize("account_id", [UNKNOWN, "no-uuid"])
-    def test_rejects_unknown_accounts(self, user: User, account_id: str) -> None:
-        for caller in (user.caller, user.platform.partner):
-            for method, path, body in self.calls({"id": account_id, "user_id": user.id})[2:]:
+    def test_rejects_unknown_accounts(self, loner: User, account_id: str) -> None:
+        for caller in (loner.caller, loner.platform.partner):
+            for method, path, body in self.calls({"id": account_id, "user_id": loner.id})[2:]:
                 assert_refused(caller.request(method, path, json=body), 404, "AC-801")
 
     def test_hides_accounts_of_others_behind_another_users_path(self, world: World, user: User) -> None:
@@ -368,8 +374,8 @@ class TestListAccounts:
             assert_refused(caller.get(path, params={"page_token": token}), 400, "RQ-113")
 
     @pytest.mark.parametrize("query", ["page_size=0", "page_size=a", "type=BANK", "status=removed"])
-    def test_rejects_wrong_queries(self, user: User, query: str) -> None:
-        assert_refused(user.caller.get(f"{accounts_of(user)}?{query}"), 422, "RQ-101")
+    def test_rejects_wrong_queries(self, loner: User, query: str) -> None:
+        assert_refused(loner.caller.get(f"{accounts_of(loner)}?{query}"), 422, "RQ-101")
 
 
 class TestUpdateAccount:

@@ -45,6 +45,12 @@ def user(world: World, platform: Platform) -> User:
     return world.user(platform)
 
 
+@pytest.fixture(scope="module")
+def loner(world: World, platform: Platform) -> User:
+    """An active user who gets no dependants."""
+    return world.user(platform)
+
+
 def family_of(user: User) -> str:
     return f"{user.path}/dependants"
 
@@ -155,9 +161,9 @@ class TestCreateDependant:
 
     @pytest.mark.parametrize("field", REQUIRED)
     @pytest.mark.parametrize("is_null", [False, True])
-    def test_requires_four_fields(self, user: User, field: str, is_null: bool) -> None:
+    def test_requires_four_fields(self, loner: User, field: str, is_null: bool) -> None:
         body = {name: value for name, value in ASHA.items() if name != field}
-        response = user.caller.post(family_of(user), {**body, field: None} if is_null else body)
+        response = loner.caller.post(family_of(loner), {**body, field: None} if is_null else body)
         assert_refused(response, 422, "RQ-101")
         assert fields_at_fault(response) == [field]
 
@@ -193,11 +199,11 @@ class TestCreateDependant:
             ("nickname", "Ashu"),
         ],
     )
-    def test_rejects_wrong_shapes(self, user: User, field: str, value: object) -> None:
-        response = user.caller.post(family_of(user), {**ASHA, field: value})
+    def test_rejects_wrong_shapes(self, loner: User, field: str, value: object) -> None:
+        response = loner.caller.post(family_of(loner), {**ASHA, field: value})
         assert_refused(response, 422, "RQ-101")
         assert fields_at_fault(response) == [field]
-        assert members_of(user) == []
+        assert members_of(loner) == []
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -215,24 +221,24 @@ class TestCreateDependant:
             ("status", "removed"),
         ],
     )
-    def test_rejects_broken_rules(self, user: User, field: str, value: str) -> None:
-        response = user.caller.post(family_of(user), {**ASHA, field: value})
+    def test_rejects_broken_rules(self, loner: User, field: str, value: str) -> None:
+        response = loner.caller.post(family_of(loner), {**ASHA, field: value})
         assert_refused(response, 422, "DE-502")
         assert fields_at_fault(response) == [field]
-        assert members_of(user) == []
+        assert members_of(loner) == []
 
-    def test_prefers_the_shape_when_a_rule_is_broken_too(self, user: User) -> None:
-        response = user.caller.post(family_of(user), {**ASHA, "abha_number": "1234", "gender": "female"})
+    def test_prefers_the_shape_when_a_rule_is_broken_too(self, loner: User) -> None:
+        response = loner.caller.post(family_of(loner), {**ASHA, "abha_number": "1234", "gender": "female"})
         assert_refused(response, 422, "RQ-101")
 
-    def test_prefers_the_shape_to_self(self, user: User) -> None:
-        assert_refused(user.caller.post(family_of(user), {"relationship": "SELF"}), 422, "RQ-101")
+    def test_prefers_the_shape_to_self(self, loner: User) -> None:
+        assert_refused(loner.caller.post(family_of(loner), {"relationship": "SELF"}), 422, "RQ-101")
 
-    def test_rejects_self(self, world: World, user: User) -> None:
+    def test_rejects_self(self, world: World, loner: User) -> None:
         body = {**ASHA, "relationship": "SELF"}
-        assert_refused(user.caller.post(family_of(user), body), 409, "DE-504")
-        assert_refused(world.admin.post(family_of(user), body), 409, "DE-504")
-        assert len(items_of(user.caller.get(family_of(user)))) == 1
+        assert_refused(loner.caller.post(family_of(loner), body), 409, "DE-504")
+        assert_refused(world.admin.post(family_of(loner), body), 409, "DE-504")
+        assert len(items_of(loner.caller.get(family_of(loner)))) == 1
 
     @pytest.mark.parametrize("relationship", ["FATHER", "MOTHER"])
     @pytest.mark.parametrize("status", ["active", "inactive"])
@@ -266,14 +272,14 @@ class TestCreateDependant:
 
     @pytest.mark.parametrize("relationship", ["FATHER", "MOTHER"])
     @pytest.mark.parametrize("born", ["1990-05-17", "1990-05-18"])
-    def test_rejects_parent_who_is_not_older(self, user: User, relationship: str, born: str) -> None:
-        response = user.caller.post(family_of(user), {**FATHER, "relationship": relationship, "date_of_birth": born})
+    def test_rejects_parent_who_is_not_older(self, loner: User, relationship: str, born: str) -> None:
+        response = loner.caller.post(family_of(loner), {**FATHER, "relationship": relationship, "date_of_birth": born})
         assert_refused(response, 422, "DE-502")
 
     @pytest.mark.parametrize("relationship", ["SON", "DAUGHTER"])
     @pytest.mark.parametrize("born", ["1990-05-17", "1990-05-16"])
-    def test_rejects_child_who_is_not_younger(self, user: User, relationship: str, born: str) -> None:
-        response = user.caller.post(family_of(user), {**SON, "relationship": relationship, "date_of_birth": born})
+    def test_rejects_child_who_is_not_younger(self, loner: User, relationship: str, born: str) -> None:
+        response = loner.caller.post(family_of(loner), {**SON, "relationship": relationship, "date_of_birth": born})
         assert_refused(response, 422, "DE-502")
 
     @pytest.mark.parametrize(
@@ -370,8 +376,8 @@ class TestCreateDependant:
         assert_refused(user.caller.post(family_of(user), {**ASHA, "abha_number": "1"}, headers=headers), 422, "DE-502")
         made(user.caller.post(family_of(user), ASHA, headers=headers), 201)
 
-    def test_rejects_unknown_query_parameters(self, user: User) -> None:
-        assert_refused(user.caller.post(family_of(user), ASHA, params={"dry_run": "true"}), 422, "RQ-101")
+    def test_rejects_unknown_query_parameters(self, loner: User) -> None:
+        assert_refused(loner.caller.post(family_of(loner), ASHA, params={"dry_run": "true"}), 422, "RQ-101")
 
     def test_rejects_operators_for_users_who_are_not_active(self, world: World, platform: Platform) -> None:
         onboarding = world.user(platform, is_active=False)
@@ -431,9 +437,9 @@ class TestAccess:
         assert members_of(user) == [asha]
 
     @pytest.mark.parametrize("dependant_id", [UNKNOWN, "no-uuid"])
-    def test_rejects_unknown_dependants(self, world: World, user: User, dependant_id: str) -> None:
-        for caller in (user.caller, world.admin):
-            for method, path, body in self.calls(user, {"id": dependant_id})[2:]:
+    def test_rejects_unknown_dependants(self, world: World, loner: User, dependant_id: str) -> None:
+        for caller in (loner.caller, world.admin):
+            for method, path, body in self.calls(loner, {"id": dependant_id})[2:]:
                 assert_refused(caller.request(method, path, json=body), 404, "DE-501")
 
     @pytest.mark.parametrize("user_id", [UNKNOWN, "no-uuid"])
@@ -700,8 +706,8 @@ class TestListDependants:
         rest = made(user.caller.get(family_of(user), params={"page_size": 200, "page_token": token}), 200)
         assert (len(rest["items"]), rest["next_page_token"]) == (3, None)
 
-    def test_lowers_larger_pages(self, user: User) -> None:
-        assert len(items_of(user.caller.get(family_of(user), params={"page_size": 1000}))) == 1
+    def test_lowers_larger_pages(self, loner: User) -> None:
+        assert len(items_of(loner.caller.get(family_of(loner), params={"page_size": 1000}))) == 1
 
     def test_rejects_tokens_of_other_lists(self, world: World, user: User) -> None:
         world.dependant(user)
@@ -728,8 +734,8 @@ class TestListDependants:
             *("status=active", "user_id=x", "Page_size=1"),
         ],
     )
-    def test_rejects_wrong_queries(self, user: User, query: str) -> None:
-        assert_refused(user.caller.get(f"{family_of(user)}?{query}"), 422, "RQ-101")
+    def test_rejects_wrong_queries(self, loner: User, query: str) -> None:
+        assert_refused(loner.caller.get(f"{family_of(loner)}?{query}"), 422, "RQ-101")
 
     def test_shows_families_of_users_in_every_status_to_operators(self, world: World, platform: Platform) -> None:
         onboarding = world.user(platform, is_active=False)

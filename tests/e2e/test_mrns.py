@@ -39,6 +39,24 @@ def asha(world: World, user: User) -> dict[str, Any]:
     return world.dependant(user)
 
 
+@pytest.fixture(scope="module")
+def loner(world: World, platform: Platform) -> User:
+    """An active user who gets no MRNs."""
+    return world.user(platform)
+
+
+@pytest.fixture(scope="module")
+def lonely(world: World, loner: User) -> dict[str, Any]:
+    """A dependant who gets no MRNs."""
+    return world.dependant(loner)
+
+
+@pytest.fixture(scope="module")
+def unused(world: World) -> dict[str, Any]:
+    """An active provider whose MRNs nobody gets."""
+    return world.provider()
+
+
 def body_of(dependant: dict[str, Any], provider: dict[str, Any], mrn: str = "AP004711") -> dict[str, Any]:
     return {"dependant_id": dependant["id"], "benefit_provider_id": provider["id"], "mrn": mrn}
 
@@ -110,11 +128,11 @@ class TestLinkMrn:
     @pytest.mark.parametrize("field", ["dependant_id", "benefit_provider_id", "mrn"])
     @pytest.mark.parametrize("is_null", [False, True])
     def test_requires_three_fields(
-        self, user: User, asha: dict[str, Any], provider: dict[str, Any], field: str, is_null: bool
+        self, loner: User, lonely: dict[str, Any], unused: dict[str, Any], field: str, is_null: bool
     ) -> None:
-        body = body_of(asha, provider)
+        body = body_of(lonely, unused)
         del body[field]
-        response = user.caller.post("/mrns", {**body, field: None} if is_null else body)
+        response = loner.caller.post("/mrns", {**body, field: None} if is_null else body)
         assert_refused(response, 422, "RQ-101")
         assert fields_at_fault(response) == [field]
 
@@ -140,12 +158,12 @@ class TestLinkMrn:
         ],
     )
     def test_rejects_wrong_shapes(
-        self, user: User, asha: dict[str, Any], provider: dict[str, Any], field: str, value: object
+        self, loner: User, lonely: dict[str, Any], unused: dict[str, Any], field: str, value: object
     ) -> None:
-        response = user.caller.post("/mrns", {**body_of(asha, provider), field: value})
+        response = loner.caller.post("/mrns", {**body_of(lonely, unused), field: value})
         assert_refused(response, 422, "RQ-101")
         assert fields_at_fault(response) == [field]
-        assert found(user.caller) == []
+        assert found(loner.caller) == []
 
     def test_rejects_second_mrn_for_pair(self, user: User, asha: dict[str, Any], provider: dict[str, Any]) -> None:
         mrn = linked(user.caller, asha, provider)
@@ -191,15 +209,15 @@ class TestLinkMrn:
 
     @pytest.mark.parametrize("fields", [{"status": "inactive"}, {"issues_mrn": False}])
     def test_rejects_unusable_provider(
-        self, world: World, user: User, asha: dict[str, Any], fields: dict[str, Any]
+        self, world: World, loner: User, lonely: dict[str, Any], fields: dict[str, Any]
     ) -> None:
         provider = world.provider(**fields)
-        for caller in (user.caller, user.platform.partner):
-            assert_refused(caller.post("/mrns", body_of(asha, provider)), 422, "MR-902")
-        assert found(user.caller) == []
+        for caller in (loner.caller, loner.platform.partner):
+            assert_refused(caller.post("/mrns", body_of(lonely, provider)), 422, "MR-902")
+        assert found(loner.caller) == []
 
-    def test_rejects_unknown_provider(self, user: User, asha: dict[str, Any]) -> None:
-        assert_refused(user.caller.post("/mrns", body_of(asha, {"id": UNKNOWN})), 422, "MR-902")
+    def test_rejects_unknown_provider(self, loner: User, lonely: dict[str, Any]) -> None:
+        assert_refused(loner.caller.post("/mrns", body_of(lonely, {"id": UNKNOWN})), 422, "MR-902")
 
     def test_follows_the_provider_at_once(
         self, world: World, user: User, asha: dict[str, Any], provider: dict[str, Any]
@@ -217,13 +235,13 @@ class TestLinkMrn:
 
     @pytest.mark.parametrize("mrn", ["AP00471", "AP0047111", "xAP004711", "AP004711x", "ap004711", "AP 004711"])
     def test_rejects_what_the_pattern_does_not_match_whole(
-        self, world: World, user: User, asha: dict[str, Any], mrn: str
+        self, world: World, loner: User, lonely: dict[str, Any], mrn: str
     ) -> None:
         provider = world.provider(mrn_pattern="AP[0-9]{6}")
-        response = user.caller.post("/mrns", body_of(asha, provider, mrn))
+        response = loner.caller.post("/mrns", body_of(lonely, provider, mrn))
         assert_refused(response, 422, "MR-905")
         assert fields_at_fault(response) == ["mrn"]
-        assert found(user.caller) == []
+        assert found(loner.caller) == []
 
     @pytest.mark.parametrize(
         ("pattern", "mrn"),
@@ -242,9 +260,9 @@ class TestLinkMrn:
     ) -> None:
         linked(user.caller, asha, world.provider(mrn_pattern=pattern), mrn)
 
-    def test_survives_patterns_that_would_backtrack(self, world: World, user: User, asha: dict[str, Any]) -> None:
+    def test_survives_patterns_that_would_backtrack(self, world: World, loner: User, lonely: dict[str, Any]) -> None:
         provider = world.provider(mrn_pattern="(a+)+b")
-        assert_refused(user.caller.post("/mrns", body_of(asha, provider, "a" * 64)), 422, "MR-905")
+        assert_refused(loner.caller.post("/mrns", body_of(lonely, provider, "a" * 64)), 422, "MR-905")
 
     def test_rejects_unknown_dependant(self, user: User, provider: dict[str, Any]) -> None:
         for caller in (user.caller, user.platform.partner):
@@ -328,8 +346,8 @@ class TestAccess:
         assert found(user.caller) == [mrn]
 
     @pytest.mark.parametrize("mrn_id", [UNKNOWN, "no-uuid"])
-    def test_rejects_unknown_mrns(self, world: World, user: User, mrn_id: str) -> None:
-        for caller in (user.caller, user.platform.partner):
+    def test_rejects_unknown_mrns(self, world: World, loner: User, mrn_id: str) -> None:
+        for caller in (loner.caller, loner.platform.partner):
             assert_refused(caller.get(f"/mrns/{mrn_id}"), 404, "MR-901")
         assert_refused(world.admin.delete(f"/mrns/{mrn_id}"), 404, "MR-901")
 
@@ -453,8 +471,8 @@ class TestListMrns:
             *("page_size=0", "source=USER", "mrn=a&mrn=b"),
         ],
     )
-    def test_rejects_wrong_queries(self, user: User, query: str) -> None:
-        assert_refused(user.caller.get(f"/mrns?{query}"), 422, "RQ-101")
+    def test_rejects_wrong_queries(self, loner: User, query: str) -> None:
+        assert_refused(loner.caller.get(f"/mrns?{query}"), 422, "RQ-101")
 
 
 class TestUnlinkMrn:
