@@ -10,6 +10,7 @@ from chaos.experiments.full_disk import FullDisk
 from chaos.experiments.kill_databases import KillDatabases
 from chaos.experiments.kill_processes import KillProcesses
 from chaos.experiments.kill_relay import KillRelay
+from chaos.experiments.old_and_new import OldAndNew
 from chaos.experiments.overload import Overload
 from chaos.experiments.records_down import RecordsDown
 from chaos.experiments.rolling_restart import RollingRestart
@@ -32,6 +33,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Failover(),
         FullDisk(),
         Overload(),
+        OldAndNew(),
         Soak(),
     ),
     # What fits into 15 minutes.
@@ -48,6 +50,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Failover(rate=40),
         FullDisk(seconds=10, rate=40),
         Overload(seconds=8),
+        OldAndNew(seconds=12),
         Soak(seconds=180, rate=50, warm_up_s=60),
     ),
     # What every change has to survive.
@@ -64,6 +67,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Failover(rate=20, before_s=2, after_s=4),
         FullDisk(seconds=5, rate=30),
         Overload(seconds=4),
+        OldAndNew(seconds=6, rate=20),
         Soak(seconds=40, rate=20, warm_up_s=10),
     ),
 }
