@@ -487,6 +487,9 @@ def error_response(
 
 def refused_response(refused: Refused, request_id: str) -> Response:
     """Build the envelope of a refusal raised inside the gateway."""
+    if refused.code == "RQ-100":
+        # What went wrong was logged where it did; this is how the caller's request_id leads there.
+        logger.error("request %s was answered as RQ-100", request_id)
     return error_response(refused.code, request_id, refused.message, refused.details, refused.headers)
 
 

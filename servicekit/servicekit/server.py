@@ -82,6 +82,14 @@ def call_of(context: grpc.aio.ServicerContext[Any, Any]) -> Call:
     raise ValueError("the call does not say who asks")
 
 
+def _request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    """Return the id that the caller was told, for the log; None for a call that is not made for a request."""
+    try:
+        return call_of(context).request_id
+    except (ValueError, AssertionError):
+        return None
+
+
 def _peers_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
     names = context.auth_context().get("x509_subject_alternative_name", ())
     return frozenset(name.decode() for name in names)
@@ -141,7 +149,7 @@ class _Guard(grpc.aio.ServerInterceptor):
                 status = grpc.StatusCode.PERMISSION_DENIED
                 raise
             except Exception:
-                log.exception("rpc failed", method=method)
+                log.exception("rpc failed", method=method, request_id=_request_id_of(context))
                 await context.abort(grpc.StatusCode.INTERNAL, "internal")
             finally:
                 self._running -= 1
@@ -162,7 +170,7 @@ class _Guard(grpc.aio.ServerInterceptor):
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception:
-                log.exception("rpc failed", method=method)
+                log.exception("rpc failed", method=method, request_id=_request_id_of(context))
                 await context.abort(grpc.StatusCode.INTERNAL, "internal")
 
         return run

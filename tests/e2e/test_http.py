@@ -338,3 +338,23 @@ class TestOrigins:
         assert_refused(response, 405, "RQ-104")
         assert response.headers["allow"] == "GET, POST"
         assert_refused(self.preflight(gateway, ORIGIN, "PUT"), 405, "RQ-104")
+
+
+class TestUnexpected:
+    def test_tells_nothing_but_where_to_look(self, system: System, world: World) -> None:
+        user = world.user()
+        path = f"{user.path}/accounts"
+        account = made(user.caller.post(path, {"type": "WALLET", "account_number": world.unique("w")}), 201)["id"]
+        with system.superuser("records") as connection:
+            broken = "UPDATE accounts SET sealed = decode('00', 'hex') WHERE id = %s"
+            assert connection.execute(broken, (account,)).rowcount == 1
+        request_id = world.unique("r")
+        for failing in (path, f"{path}/{account}"):
+            response = user.caller.get(failing, headers={"x-request-id": request_id})
+            assert_refused(response, 500, "RQ-100")
+            assert response.headers["cache-control"] == "no-store"
+            assert response.json()["error"]["details"] == []
+            for word in ("seal", "records", "grpc", "Traceback", "Error", "sql", account):
+                assert word not in response.text
+        logs = [log for log in (system.data / "logs").glob("*.log") if request_id in log.read_text(errors="replace")]
+        assert logs, "operators cannot find what happened"
