@@ -35,6 +35,10 @@ GRACE_S = 10
 BALANCER_WAIT_S = 0.5
 # More could not be answered in time. Streams, which wait most of their time, and health checks do not count.
 MOST_CALLS_AT_ONCE = 512
+# What was refused only after so long, in seconds, because something else does not answer, is not asked again by
+# gRPC itself: each further try would take as long, and pile up with all the others.
+WORTH_ANOTHER_TRY_S = 0.25
+NO_MORE_TRIES = ("grpc-retry-pushback-ms", "-1")
 # Every peer may ask these two; they know nothing of the domain.
 OPEN_TO_ALL_PEERS = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 OPTIONS = (
@@ -141,7 +145,10 @@ class _Guard(grpc.aio.ServerInterceptor):
                 return response
             except Refusal as refusal:
                 status = refusal.status
-                await context.abort_with_status(refusal.to_status())
+                answer = refusal.to_status()
+                if time.perf_counter() - began > WORTH_ANOTHER_TRY_S:
+                    answer = answer._replace(trailing_metadata=(*answer.trailing_metadata, NO_MORE_TRIES))
+                await context.abort_with_status(answer)
             except asyncio.CancelledError:
                 status = grpc.StatusCode.CANCELLED
                 raise
