@@ -52,7 +52,7 @@ def run(
             lambda arguments: uvloop.run(replay_erasures(arguments.file)),
             "erase again, in a database from a backup, who was erased since",
         )
-        replay.add_argument("file", type=Path, help="the list that identity keeps")
+        replay.add_argument("file", type=_existing_file, help="the list that identity keeps")
     arguments = parser.parse_args()
     try:
         arguments.do(arguments)
@@ -60,6 +60,13 @@ def run(
         sys.exit(complaints(error))
     except SettingUnreadable as error:
         sys.exit(str(error))
+
+
+def _existing_file(path: str) -> Path:
+    # To be without a list is no reason to believe that nobody was erased.
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
+    return Path(path)
 
 
 def _provision(service: str) -> None:

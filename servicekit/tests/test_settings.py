@@ -228,6 +228,11 @@ class TestCommandLine:
         assert "Traceback" not in done.stderr
         assert SECRET not in done.stdout + done.stderr
 
+    def test_replays_no_list_that_is_not_there(self, tmp_path: Path) -> None:
+        done = _start("identity", {}, "replay-erasures", str(tmp_path / "nowhere"))
+        assert done.returncode == 2
+        assert "there is no file" in done.stderr
+
 
 def _start(module: str, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **variables}

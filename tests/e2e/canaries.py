@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
+from psycopg.rows import dict_row
 
+from servicekit.crypto import KeyRing
+from servicekit.data_keys import KEY_ID_BYTES, DataKey
 from servicekit.id_numbers import is_aadhaar
 from tests.e2e.conftest import Platform, User, World, made
 from tests.e2e.running import SERVICES, System
@@ -121,10 +125,13 @@ def profile(canaries: Canaries) -> dict[str, Any]:
     }
 
 
-def live(world: World, canaries: Canaries) -> Life:
-    """Do all that a partner, a user and an operator can do with personal values, each POST twice with one key."""
+def live(world: World, canaries: Canaries, of_platform: Canaries | None = None) -> Life:
+    """Do all that a partner, a user and an operator can do with personal values, each POST twice with one key.
+
+    What is said of the platform, and not of the person, holds the values `of_platform`.
+    """
     tag = canaries.tag
-    platform = _open_platform(world, canaries)
+    platform = _open_platform(world, of_platform or canaries)
     user = _onboard(world, canaries, platform)
 
     def post_twice(path: str, body: dict[str, Any], status: int = 201) -> dict[str, Any]:
@@ -191,6 +198,7 @@ def _open_platform(world: World, canaries: Canaries) -> Platform:
     path = f"/platforms/{platform.id}"
     made(world.admin.post(f"{path}/suspend", {"reason": f"{tag} did not pay"}), 200)
     made(world.admin.post(f"{path}/activate", {"reason": f"{tag} has paid"}), 200)
+    assert tag in world.admin.get(path).text
     brought = f"{tag}-{canaries.digits(30)}"
     made(world.admin.post(f"{path}/api_keys", {"name": "brought", "secret": brought}), 201)
     rotated = made(world.admin.post(f"{path}/api_keys/{platform.key_id}/rotate", {"overlap_seconds": 600}), 200)
@@ -243,7 +251,6 @@ def _read_all(world: World, canaries: Canaries, life: Life) -> None:
         (partner, f"{user.path}/accounts", {}),
         (user.caller, "/mrns", {"mrn": life.mrn["mrn"], "benefit_provider_id": life.provider["id"]}),
         (world.admin, "/audit_logs", {"user_id": user.id}),
-        (world.admin, f"/platforms/{user.platform.id}", {}),
     ):
         response = caller.get(path, params=parameters)
         assert response.status_code == 200, response.text
@@ -435,3 +442,36 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
             except FileNotFoundError:
                 # The server takes files away whenever it likes.
                 continue
+
+
+def unsealed(system: System, service: str, database: str | None = None) -> bytes:
+    """Return all that can be unsealed in a service's tables with the service's own master keys."""
+    ring = KeyRing.parse(system.secrets["services"][service]["master_keys"])
+    opened = []
+    with system.superuser(database or service) as connection:
+        connection.row_factory = dict_row
+        keys = {row["id"]: row for row in connection.execute("SELECT * FROM data_keys WHERE wrapped IS NOT NULL")}
+        tables = connection.execute(
+            "SELECT table_name AS t FROM information_schema.columns WHERE column_name = 'sealed'"
+        )
+        for table in [row["t"] for row in tables]:
+            for row in connection.execute(f'SELECT * FROM "{table}" WHERE sealed IS NOT NULL'):
+                key = keys.get(UUID(bytes=row["sealed"][:KEY_ID_BYTES]))
+                if key is not None:
+                    bound = key["id"].bytes + key["owner_id"].bytes
+                    data_key = DataKey(
+                        key["id"], key["owner_id"], ring.unwrap(key["master_key_id"], key["wrapped"], bound)
+                    )
+                    opened.append(data_key.open(row["sealed"], _bound_to(table, row)))
+    return b"\n".join(opened)
+
+
+def _bound_to(table: str, row: dict[str, Any]) -> bytes:
+    """Return what a row's sealed part is bound to."""
+    match table:
+        case "idempotency_keys":
+            return b"idempotency_keys:" + row["scope"]
+        case "outbox":
+            return b"outbox:" + row["id"].bytes
+        case _:
+            return f"{table}:{row['id']}:{row.get('version', 1)}".encode()

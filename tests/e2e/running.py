@@ -58,7 +58,7 @@ class System:
         return psycopg.connect(self.superuser_dsn(database), autocommit=True)
 
     def settings(self, process: str) -> dict[str, str]:
-        """Return the environment of another process like the running one of this name, which listens nowhere yet."""
+        """Return the environment of another process like the running one of this name, on any free port."""
         secrets, tls = self.secrets, Path(self.runtime["tls"]["ca"]).parent
         settings = {
             "PATH": os.environ["PATH"],
@@ -78,6 +78,7 @@ class System:
         own, databases = secrets["services"][process], self.runtime["databases"][process]
         return {
             **settings,
+            "AAROKYA_LISTEN": "127.0.0.1:0",
             "AAROKYA_DATABASE_RUNTIME_DSN": databases["runtime_dsn"],
             "AAROKYA_DATABASE_OWNER_DSN": databases["owner_dsn"],
             "AAROKYA_MASTER_KEYS": own["master_keys"],
