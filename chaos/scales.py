@@ -55,8 +55,8 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
     ),
     # What every change has to survive.
     "tiny": (
-        KillProcesses(kills=1, rate=25, pause_s=0.5),
-        KillDatabases(kills=1, terminating_s=4, rate=20),
+        KillProcesses(kills=1, rate=12, pause_s=0.5),
+        KillDatabases(kills=1, terminating_s=4, rate=12),
         CutAnswers(posts=24),
         SameKey(keys=3, parallel=20),
         KillRelay(kills=2, events=40),
