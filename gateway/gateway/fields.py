@@ -38,6 +38,15 @@ MAX_PAGE_SIZE = 200
 JSON_TEXT_FIELDS = frozenset({"metadata", "changes"})
 
 _JOINERS = "\u200c\u200d"
+# What documented patterns rule out: control characters, and the invisible ones that occur in practice. A few more that
+# are refused too can't be written in a way that every engine of regular expressions reads.
+_CONTROLS = r"\u0000-\u001f\u007f-\u009f"
+_INVISIBLE_BUT_JOINERS = rf"{_CONTROLS}\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+_INVISIBLE = rf"{_INVISIBLE_BUT_JOINERS}\u200c\u200d"
+_INVISIBLE_OR_SPACE = rf"{_INVISIBLE} \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_ANY_LINE = rf"^[^{_INVISIBLE}]+$"
+_TRIMMED_LINE = rf"^[^{_INVISIBLE}]*[^{_INVISIBLE_OR_SPACE}][^{_INVISIBLE}]*$"
+_HUMAN_LINE = rf"^[^{_INVISIBLE_BUT_JOINERS}]*[^{_INVISIBLE_OR_SPACE}][^{_INVISIBLE_BUT_JOINERS}]*$"
 _NEVER_IN_TEXT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _NEVER_IN_METADATA = frozenset({"Cc", "Cs"})
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
@@ -118,8 +127,9 @@ class Text:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         described: JsonSchemaValue = {"type": "string", "minLength": self.shortest, "maxLength": self.longest}
-        if self.documented_pattern is not None:
-            described["pattern"] = self.documented_pattern
+        described["pattern"] = self.documented_pattern or (
+            _HUMAN_LINE if self.human else _TRIMMED_LINE if self.trimmed else _ANY_LINE
+        )
         if self.documented_format is not None:
             described["format"] = self.documented_format
         if self.example is not None:
@@ -209,17 +219,26 @@ SearchText = Annotated[str, Text(1, 100, human=True, example="health")]
 # Text that identifies something. The services know the patterns; all but a few lengths follow from these.
 Identifier = Annotated[str, Text(1, 255, example="UTR4711")]
 ProfileFieldName = Annotated[str, Text(1, 255, example="first_name")]
-CountryCode = Annotated[str, Text(1, 255, example="+91", documented_pattern=r"^\+?[0-9]{1,4}$")]
+CountryCode = Annotated[str, Text(1, 255, example="+91", documented_pattern=r"^\+?[1-9][0-9]{0,2}$")]
 PhoneNumber = Annotated[str, Text(1, 255, example="+919876543210")]
-LanguageTag = Annotated[str, Text(1, 255, example="hi")]
-StateCode = Annotated[str, Text(1, 255, example="KA")]
+LanguageTag = Annotated[str, Text(1, 255, example="hi", documented_pattern="^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
+StateCode = Annotated[str, Text(1, 255, example="KA", documented_pattern="^[A-Z]{2}$")]
 Pincode = Annotated[str, Text(1, 255, example="560001", documented_pattern="^[1-9][0-9]{5}$")]
 IdProofNumber = Annotated[str, Text(1, 255, example="KA0120190001234")]
 AbhaNumber = Annotated[str, Text(1, 255, example="91123456789012")]
-AbhaAddress = Annotated[str, Text(1, 255, example="ravi@abdm")]
+AbhaAddress = Annotated[
+    str,
+    Text(
+        1,
+        255,
+        example="ravi@abdm",
+        documented_pattern="^[A-Za-z0-9][A-Za-z0-9._]{1,28}[A-Za-z0-9]@[a-z]{2,20}$",
+    ),
+]
 AccountNumber = Annotated[str, Text(1, 255, example="123456789012")]
 Ifsc = Annotated[str, Text(1, 255, example="HDFC0001234", documented_pattern="^[A-Z]{4}0[A-Z0-9]{6}$")]
 Code = Annotated[str, Text(1, 255, example="apollo", documented_pattern="^[a-z][a-z0-9_]{1,31}$")]
+BenefitCode = Annotated[str, Text(1, 255, example="annual_check", documented_pattern="^[A-Za-z0-9_.-]{1,64}$")]
 EmailText = Annotated[str, Text(1, 254, example="ravi@example.org", documented_format="email")]
 Url = Annotated[str, Text(1, 2048, example="https://example.org", documented_format="uri")]
 # The longest pattern is 200 characters, but a longer one is the catalogue's to refuse.
@@ -255,8 +274,36 @@ Rfc3339 = Annotated[
     Field(json_schema_extra={"examples": ["2026-11-20T09:30:00.123456Z"]}),
     BeforeValidator(_read_time),
 ]
+# What the documentation says of the members' values. They can be of such values again, so it has a name there.
+JSON_VALUE: Mapping[str, Any] = MappingProxyType(
+    {
+        "title": "JsonValue",
+        "description": "Any JSON without control characters, at most 16 levels deep.",
+        "anyOf": [
+            {"type": "string", "pattern": rf"^[^{_CONTROLS}]*$"},
+            {"type": "integer", "minimum": -_INT64, "maximum": _INT64 - 1},
+            {"type": "number"},
+            {"type": "boolean"},
+            {"type": "null"},
+            {"type": "array", "items": {"$ref": "#/components/schemas/JsonValue"}},
+            {
+                "type": "object",
+                "propertyNames": {"pattern": rf"^[^{_CONTROLS}]*$"},
+                "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
+            },
+        ],
+    }
+)
 JsonObject = Annotated[
-    dict[str, Any], Field(strict=True, json_schema_extra={"examples": [{}]}), AfterValidator(_check_json_object)
+    dict[str, Any],
+    Field(
+        strict=True,
+        json_schema_extra={
+            "propertyNames": {"pattern": rf"^[^{_CONTROLS}]*$"},
+            "examples": [{}],
+        },
+    ),
+    AfterValidator(_check_json_object),
 ]
 
 # Numbers with a range.
@@ -334,6 +381,7 @@ FIELD_TYPES: Mapping[str, Any] = MappingProxyType(
         "ifsc": Ifsc,
         "verification_reference": Identifier,
         "code": Code,
+        "Benefit.code": BenefitCode,
         "mrn": MrnText,
         "mrn_pattern": MrnPattern,
         "secret": Secret,

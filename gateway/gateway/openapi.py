@@ -14,6 +14,7 @@ from fastapi.routing import RouteContext
 from starlette.routing import BaseRoute
 
 from gateway.errors import REGISTRY
+from gateway.fields import JSON_VALUE
 
 Json = dict[str, Any]
 
@@ -101,21 +102,38 @@ _PARAMETERS: Mapping[str, Json] = {
         "name": "If-Match",
         "in": "header",
         "description": "The ETag that the change rests on; the request is refused when the resource has moved on.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": r'^(\*|"[1-9][0-9]{0,18}")$'},
         "example": '"3"',
     },
 }
 
 _HEADERS: Mapping[str, Json] = {
-    "RequestId": {"description": "The request's id, taken from the request or made.", "schema": {"type": "string"}},
-    "ETag": {"description": "The resource's version, in quotes.", "schema": {"type": "string"}, "example": '"3"'},
-    "Location": {"description": "The path of what was created.", "schema": {"type": "string"}},
+    "RequestId": {
+        "description": "The request's id, taken from the request or made.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    },
+    "ETag": {
+        "description": "The resource's version, in quotes.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^"[1-9][0-9]*"$'},
+        "example": '"3"',
+    },
+    "Location": {
+        "description": "The path of what was created.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
     "IdempotencyReplayed": {
         "description": "There, and true, when this is the answer to an earlier request with the same Idempotency-Key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "RetryAfter": {"description": "After how many seconds to try again.", "schema": {"type": "integer"}},
-    "WWWAuthenticate": {"description": "Which credentials are accepted.", "schema": {"type": "string"}},
+    "WWWAuthenticate": {
+        "description": "Which credentials are accepted.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
 }
 _RETRIED_CODES = frozenset({"RQ-107", "RQ-109", "RQ-111"})
 
@@ -138,7 +156,7 @@ def fragment_of(
     service: str, routes: Sequence[BaseRoute | RouteContext], tags: Mapping[str, str] | None = None
 ) -> Fragment:
     """The part of one service, from its routers' routes and its tags' descriptions."""
-    document = get_openapi(title=service, version="1", routes=routes)
+    document = _tidy(get_openapi(title=service, version="1", routes=routes))
     schemas = document.get("components", {}).get("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -159,7 +177,7 @@ def fragment_of(
 def build_openapi(fragments: Iterable[Fragment], version: str, service: str | None = None) -> Json:
     """The whole document, or the part of one service."""
     paths: dict[str, Json] = {}
-    schemas: Json = {"ErrorEnvelope": _ERROR_ENVELOPE}
+    schemas: Json = {"ErrorEnvelope": _ERROR_ENVELOPE, "JsonValue": dict(JSON_VALUE)}
     tags: dict[str, Json] = {}
     operation_ids: dict[str, str] = {}
     for fragment in fragments:
@@ -199,6 +217,32 @@ def build_openapi(fragments: Iterable[Fragment], version: str, service: str | No
             "securitySchemes": dict(SECURITY_SCHEMES),
         },
     }
+
+
+def _tidy(node: Any) -> Any:
+    """Say what FastAPI says in the way that tools understand.
+
+    It reads bounds as floats, but `"minimum": 1.0` makes tools send 1.0, which is no whole number to us. It writes a
+    pattern for keys as `patternProperties`, which lets all other keys through; our keys are languages. And it can't say
+    that the members of `metadata` are of JSON that may hold JSON of the same kind.
+    """
+    match node:
+        case {"patternProperties": {**patterns}} if len(patterns) == 1:
+            ((pattern, values),) = patterns.items()
+            rest = {key: value for key, value in node.items() if key != "patternProperties"}
+            names = {"type": "string", "pattern": pattern, "examples": ["hi"]}
+            return _tidy({**rest, "propertyNames": names, "additionalProperties": values})
+        case {"propertyNames": _, "additionalProperties": True}:
+            return {**node, "additionalProperties": {"$ref": "#/components/schemas/JsonValue"}}
+        case dict():
+            return {
+                key: int(value) if key in ("minimum", "maximum") and isinstance(value, float) else _tidy(value)
+                for key, value in node.items()
+            }
+        case list():
+            return [_tidy(item) for item in node]
+        case _:
+            return node
 
 
 def _shape_of(schema: Any) -> Any:

@@ -1,10 +1,12 @@
 """What each kind of field takes, turns into its one form, and refuses."""
 
 import json
+import unicodedata
 from datetime import UTC, datetime
 
+import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -40,6 +42,11 @@ def is_refused(name: str, value: object) -> bool:
     except ValidationError:
         return True
     return False
+
+
+def is_described(schema: dict, text: str) -> bool:
+    """Whether text has a schema's pattern, as JSON Schema reads it."""
+    return jsonschema_rs.is_valid({"pattern": schema["pattern"]}, text)
 
 
 class TestJsonTypes:
@@ -306,7 +313,24 @@ class TestDocumentation:
             read(name, example)
 
     def test_the_schema_says_what_is_checked(self):
-        assert ADAPTERS["PersonName"].json_schema() == {
-            "type": "string", "minLength": 1, "maxLength": 100, "examples": ["Ravi"],
-        }  # fmt: skip
+        described = ADAPTERS["PersonName"].json_schema()
+        assert described.pop("pattern")
+        assert described == {"type": "string", "minLength": 1, "maxLength": 100, "examples": ["Ravi"]}
         assert ADAPTERS["QueryPageSize"].json_schema() == {"type": "integer", "minimum": 1}
+
+    @pytest.mark.parametrize("name", sorted({*HUMAN_TYPES, "Identifier", "MrnText"}))
+    @given(st.text(min_size=1, max_size=60))
+    def test_patterns_tell_good_text_from_bad(self, name, text):
+        text = "".join(character for character in text if unicodedata.category(character) != "Cf")
+        schema = ADAPTERS[name].json_schema()
+        assume(len(text.strip()) >= schema["minLength"] or not text.strip())
+        assert is_described(schema, text) != is_refused(name, text)
+
+    @pytest.mark.parametrize("name", sorted({*HUMAN_TYPES, "Identifier", "MrnText"}))
+    @pytest.mark.parametrize(
+        "invisible", ["\x00", "\x1f", "\x7f", "\x9f", "\xad", "\u200b", "\u2028", "\u2060", "\ufeff"]
+    )
+    def test_patterns_rule_out_what_is_invisible(self, name, invisible):
+        text = f"Ravi{invisible}Kumar" + "." * 32
+        assert is_refused(name, text)
+        assert not is_described(ADAPTERS[name].json_schema(), text)

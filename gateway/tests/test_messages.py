@@ -302,8 +302,9 @@ def bodies_of(body_type: type[Body]) -> st.SearchStrategy:
             return st.lists(read(schema["items"]), max_size=3)
         if schema["type"] == "integer":
             return st.integers(schema["minimum"], schema["maximum"])
-        if schema.get("additionalProperties"):
-            return st.dictionaries(st.sampled_from(["hi", "ta"]), read(schema["additionalProperties"]))
+        if "patternProperties" in schema:
+            (values,) = schema["patternProperties"].values()
+            return st.dictionaries(st.sampled_from(["hi", "ta"]), read(values))
         if schema["type"] == "object":
             members = {name: read(member) for name, member in schema["properties"].items()}
             # What is left out of a part is answered as null, so parts are sent whole.

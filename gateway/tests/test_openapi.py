@@ -1,6 +1,7 @@
 """The document is valid, says exactly what the routes declare, and fragments that clash are refused."""
 
 import json
+import re
 from copy import deepcopy
 from typing import Annotated, Any
 
@@ -101,6 +102,16 @@ def document() -> dict[str, Any]:
     return build_openapi(fragments, "1.2.3")
 
 
+@pytest.fixture
+def catalogue_document() -> dict[str, Any]:
+    router = APIRouter()
+
+    @router.post("/benefits", openapi_extra=declared("catalogue", ADMIN, "RQ-101"))
+    async def create_benefit(body: catalogue.CreateBenefitBody): ...
+
+    return build_openapi([fragment_of("catalogue", router.routes)], version="1")
+
+
 def one_route(path: str = "/x", method: str = "GET", model: type | None = identity.Platform, **changes: Any) -> list:
     router = APIRouter()
     options: dict[str, Any] = {
@@ -172,6 +183,23 @@ class TestBuildOpenapi:
         assert document["paths"]["/platforms"]["post"]["parameters"] == [key]
         assert match in document["paths"]["/users/{user_id}"]["patch"]["parameters"]
         assert match not in document["paths"]["/users/{user_id}"]["delete"]["parameters"]
+
+    def test_bounds_of_whole_numbers_are_whole(self, document):
+        ttl = document["components"]["schemas"]["CreatePlatformBody"]["properties"]["token_ttl_seconds"]
+        assert [(type(ttl[bound]), ttl[bound]) for bound in ("minimum", "maximum")] == [(int, 300), (int, 86_400)]
+
+    def test_metadata_holds_json_without_control_characters(self, document):
+        schemas = document["components"]["schemas"]
+        (metadata, _) = schemas["CreatePlatformBody"]["properties"]["metadata"]["anyOf"]
+        assert metadata["additionalProperties"] == {"$ref": "#/components/schemas/JsonValue"}
+        assert re.search(metadata["propertyNames"]["pattern"], "a\nb") is None
+        assert re.search(schemas["JsonValue"]["anyOf"][0]["pattern"], "a\nb") is None
+
+    def test_keys_that_break_their_pattern_are_not_let_through(self, catalogue_document):
+        translations = catalogue_document["components"]["schemas"]["CreateBenefitBody"]["properties"]["translations"]
+        assert "patternProperties" not in translations
+        assert re.search(translations["propertyNames"]["pattern"], "hi-IN")
+        assert re.search(translations["propertyNames"]["pattern"], "Hindi, mostly") is None
 
     def test_query_parameters_are_never_null(self, document):
         parameters = {item["name"]: item for item in document["paths"]["/users"]["get"]["parameters"]}

@@ -115,7 +115,9 @@ async def browse_api() -> Response:
 @routes.get(
     "/api_docs/assets/{name}", guard=PUBLIC, summary="Fetch a file of the API browser.", answer=None, codes=("RQ-103",)
 )
-async def get_asset(name: Annotated[str, InPath(description="The file's name.")]) -> Response:
+async def get_asset(
+    name: Annotated[str, InPath(description="The file's name.", json_schema_extra={"enum": [*MEDIA_TYPES]})],
+) -> Response:
     if name not in MEDIA_TYPES:
         raise Refused("RQ-103")
     return FileResponse(ASSETS / name, media_type=MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400"})

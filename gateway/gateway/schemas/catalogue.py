@@ -97,7 +97,7 @@ class CreateBenefitBody(fields.Body):
     """Something a user can use, such as a consultation or an insurance cover."""
 
     benefit_provider_id: fields.Uuid = Field(description="The provider that gives the benefit.")
-    code: fields.Code = Field(description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
+    code: fields.BenefitCode = Field(description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
     name: fields.Title = Field(description="The name that users see.")
     short_description: fields.Sentence | None = Field(default_factory=fields.absent, description="One sentence for a list.")
     description: fields.Description | None = Field(default_factory=fields.absent, description="The whole text.")
@@ -139,7 +139,7 @@ class Benefit(fields.Answer):
     id: fields.Uuid = Field(description="The benefit's id.")
     benefit_provider_id: fields.Uuid = Field(description="The provider that gives the benefit.")
     provider: BenefitProviderSummary = Field(description="What a user needs to know of the provider.")
-    code: fields.Code = Field(description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
+    code: fields.BenefitCode = Field(description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
     name: fields.Title = Field(description="The name that users see.")
     short_description: fields.Sentence | None = Field(description="One sentence for a list.")
     description: fields.Description | None = Field(description="The whole text.")
@@ -178,7 +178,7 @@ class BenefitList(fields.Answer):
 class UpdateBenefitBody(fields.Body):
     """Something a user can use, such as a consultation or an insurance cover."""
 
-    code: fields.Code = Field(default_factory=fields.absent, description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
+    code: fields.BenefitCode = Field(default_factory=fields.absent, description="The short name that other systems use, unique for the provider: 1 to 64 letters, digits, underscores, dots and hyphens.")
     name: fields.Title = Field(default_factory=fields.absent, description="The name that users see.")
     short_description: fields.Sentence | None = Field(default_factory=fields.absent, description="One sentence for a list.")
     description: fields.Description | None = Field(default_factory=fields.absent, description="The whole text.")

@@ -187,7 +187,7 @@ class IdProofBody(fields.Body):
 class UpdateUserBody(fields.Body):
     """A worker of a platform."""
 
-    phone_number: fields.PhoneNumber | None = Field(default_factory=fields.absent, description="The user's mobile number in E.164; null once released or erased. Only operators may change it.")
+    phone_number: fields.PhoneNumber = Field(default_factory=fields.absent, description="The user's mobile number in E.164; null once released or erased. Only operators may change it.")
     first_name: fields.PersonName | None = Field(default_factory=fields.absent, description="The given name.")
     middle_name: fields.MiddleName | None = Field(default_factory=fields.absent, description="The middle name.")
     last_name: fields.FamilyName | None = Field(default_factory=fields.absent, description="The family name; null for the many people who have a single name.")
