@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Refused, error_response, refused_response
+from servicekit.trace_context import enter_trace
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +77,15 @@ class Edge:
             return
         request_ids: list[bytes] = []
         forwarded: list[bytes] = []
+        traces: list[str] = []
         content_length = 0
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 request_ids.append(value)
             elif name == b"x-forwarded-for":
                 forwarded.append(value)
+            elif name == b"traceparent":
+                traces.append(value.decode("latin-1"))
             elif name == b"content-length" and value.isdigit():
                 content_length = int(value)
         if len(request_ids) == 1 and _REQUEST_ID.fullmatch(request_ids[0]):
@@ -90,6 +94,7 @@ class Edge:
             request_id = new_request_id()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        enter_trace(traces)
         state["source_address"] = self._source.address_of(scope.get("client"), forwarded)
         exchange = _Exchange(
             receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds, self._load

@@ -19,6 +19,7 @@ from gateway.stubs import Stubs
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.deadline import MARGIN_S
 from servicekit.paging import PageTokens
+from servicekit.trace_context import onward_trace
 
 BUDGET_S = 5.0
 RETRY_PAUSES_S = (0.05, 0.2)
@@ -86,7 +87,7 @@ class Exchange:
             Refused: what the service refused, or that it did not answer.
         """
         assert self._call is not None
-        metadata = ((METADATA_KEY, self._call.to_bytes()),)
+        metadata = ((METADATA_KEY, self._call.to_bytes()), *onward_trace())
         pauses = iter(RETRY_PAUSES_S if self._call.idempotency else ())
         while True:
             remaining = self._deadline - asyncio.get_running_loop().time() - MARGIN_S

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from servicekit.caller import METADATA_KEY, Call
 from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
+from servicekit.trace_context import onward_trace
 
 LEASE_S = 0.75
 SHORTEST_PAUSE_S = 0.1
@@ -321,7 +322,7 @@ async def ask_for_state(rpc: Callable[..., Awaitable[Response]], request: Messag
     Raises:
         ServiceAway: it does not answer, or not in time.
     """
-    metadata = ((METADATA_KEY, call.to_bytes()),)
+    metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
     for is_last in (*(False,) * (QUESTIONS - 1), True):
         try:
             return await rpc(request, timeout=QUESTION_S, metadata=metadata)

@@ -4,11 +4,14 @@ import logging
 
 import structlog
 
+from servicekit.trace_context import add_trace_id
+
 
 def configure_logs(level: str, *, for_people: bool) -> None:
     """Send everything that Python logs through structlog to standard error."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_trace_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -26,6 +26,7 @@ from servicekit.caller import METADATA_KEY, Call, CallerType
 from servicekit.deadline import set_deadline
 from servicekit.errors import Refusal, ServiceBusy
 from servicekit.metrics import CALL_SECONDS, CALLS
+from servicekit.trace_context import TRACE_KEY, enter_trace
 
 GATEWAY = "gateway"
 REPLAYED_KEY = "aarokya-replayed"
@@ -94,6 +95,10 @@ def _request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
         return None
 
 
+def _traces_of(context: grpc.aio.ServicerContext[Any, Any]) -> list[str]:
+    return [str(value) for key, value in context.invocation_metadata() or () if key == TRACE_KEY]
+
+
 def _peers_of(context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str]:
     names = context.auth_context().get("x509_subject_alternative_name", ())
     return frozenset(name.decode() for name in names)
@@ -133,6 +138,7 @@ class _Guard(grpc.aio.ServerInterceptor):
             status = grpc.StatusCode.INTERNAL
             replayed.set(False)
             set_deadline(context.time_remaining())
+            enter_trace(_traces_of(context))
             self._running += 1
             try:
                 await _admit(context, allowed)

@@ -1,6 +1,7 @@
 """What holds for every request: the error envelope, methods, paths, headers, and what is open to everybody."""
 
 import re
+import secrets
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -348,13 +349,16 @@ class TestUnexpected:
         with system.superuser("records") as connection:
             broken = "UPDATE accounts SET sealed = decode('00', 'hex') WHERE id = %s"
             assert connection.execute(broken, (account,)).rowcount == 1
-        request_id = world.unique("r")
+        request_id, trace_id = world.unique("r"), secrets.token_hex(16)
+        headers = {"x-request-id": request_id, "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
         for failing in (path, f"{path}/{account}"):
-            response = user.caller.get(failing, headers={"x-request-id": request_id})
+            response = user.caller.get(failing, headers=headers)
             assert_refused(response, 500, "RQ-100")
             assert response.headers["cache-control"] == "no-store"
             assert response.json()["error"]["details"] == []
             for word in ("seal", "records", "grpc", "Traceback", "Error", "sql", account):
                 assert word not in response.text
-        logs = [log for log in (system.data / "logs").glob("*.log") if request_id in log.read_text(errors="replace")]
-        assert logs, "operators cannot find what happened"
+        for process in ("gateway", "records"):
+            lines = (system.data / "logs" / f"{process}.log").read_text(errors="replace").splitlines()
+            # Whoever has one of the two finds the other.
+            assert [line for line in lines if request_id in line and trace_id in line]

@@ -11,6 +11,7 @@ from records.models import SERVICE
 from servicekit.caller import METADATA_KEY, Call
 from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
+from servicekit.trace_context import onward_trace
 
 ASKING_TIMEOUT_S = 2.0
 
@@ -30,7 +31,7 @@ class MrnProviders:
             ServiceAway: the catalogue does not answer, or not in time.
         """
         request = CheckMrnProviderRequest(benefit_provider_id=str(benefit_provider_id))
-        metadata = ((METADATA_KEY, call.as_system(SERVICE).to_bytes()),)
+        metadata = ((METADATA_KEY, call.as_system(SERVICE).to_bytes()), *onward_trace())
         seconds = time_left(ASKING_TIMEOUT_S)
         try:
             return await self._stub.CheckMrnProvider(request, timeout=seconds, metadata=metadata)
