@@ -372,7 +372,7 @@ class TestHeadFile:
         assert HeadFile(tmp_path / "heads").last() is None
 
 
-async def test_verifying_is_quick(kit):
+async def test_verifies_more_rows_than_one_read_fetches(kit):
     with kit.superuser() as connection:
         connection.execute(
             "INSERT INTO audit_log SELECT gen_random_uuid(), now(), 'ADMIN', 'a', 'note.change', 'note', n::text, "
@@ -380,8 +380,5 @@ async def test_verifying_is_quick(kit):
             "FROM generate_series(1, 20000) n"
         )
     await kit.seal_all()
-    began = time.process_time()
     answer = await verify(kit)
     assert (answer.rows, answer.intact) == (20_000, True)
-    # 8 µs a row, with room for a busy machine.
-    assert time.process_time() - began < 20_000 * 40e-6
