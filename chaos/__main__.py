@@ -99,7 +99,7 @@ def _circumstances(command: str, seconds: float) -> str:
 def _keep(text: str, scale: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{datetime.now(UTC):%Y-%m-%d-%H%M}-{scale}.md"
-    file.write_text(f"# `make {'chaos-full' if scale == 'full' else 'chaos'}`\n\n{text}\n")
+    file.write_text(f"# Experiments at the scale `{scale}`\n\n{text}\n")
     print(f"kept in {file.relative_to(RESULTS.parents[1])}")
 
 

@@ -292,6 +292,23 @@ class Rig:
 
         return await self.until(is_ready, within_s, f"{gateway} is ready")
 
+    async def until_listening(self, name: str, within_s: float = 30.0) -> float:
+        """Wait until a process takes connections; return how long that took.
+
+        Raises:
+            RigFailed: it took too long.
+        """
+
+        async def is_listening() -> bool:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self._ports[name])
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        return await self.until(is_listening, within_s, f"{name} listens")
+
     async def probe(self, gateway: str, path: str, headers: Mapping[str, str] | None = None) -> int:
         """Return the status that a GET gets, 0 when there is no answer."""
         client = HttpClient(self.client_port(gateway))

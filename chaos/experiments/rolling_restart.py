@@ -35,6 +35,7 @@ class RollingRestart(Experiment):
                         return rig.pid(name) != pid
 
                     await rig.until(is_new, 30, f"{name} has stopped")
+                    await rig.until_listening(name)
                     if name.startswith("gateway"):
                         await rig.until_ready(name)
                     await asyncio.sleep(self.settle_s)
