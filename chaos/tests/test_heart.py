@@ -17,7 +17,7 @@ SEED = 4711
 HEART: Sequence[Experiment] = (
     CutAnswers(posts=16),
     SameKey(keys=2, parallel=20),
-    RecordsDown(seconds=2, rate=15),
+    RecordsDown(seconds=3, rate=20),
     FreezeIdentity(seconds=3, rate=15),
     KillRelay(kills=1, events=20),
     KillProcesses(kills=1, rate=15, pause_s=0.3),
