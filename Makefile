@@ -37,6 +37,10 @@ check: dev ## Check style, types, imports, protos and generated code
 	@.venv/bin/python protos/generate.py --check
 	@.venv/bin/python docs/generate_variables.py --check
 
+.PHONY: mutate-guards
+mutate-guards: dev ## Make mistakes in the guards of every route, and check that the access test finds them
+	@$(RUN) tests.e2e.mutate_guards
+
 .PHONY: chaos
 chaos: dev ## Break a system on purpose, and check that it keeps its promises (15 minutes)
 	@$(RUN) chaos --record $(ARGS)
