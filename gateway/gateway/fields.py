@@ -274,24 +274,18 @@ Rfc3339 = Annotated[
     Field(json_schema_extra={"examples": ["2026-11-20T09:30:00.123456Z"]}),
     BeforeValidator(_read_time),
 ]
-# What the documentation says of the members' values. They can be of such values again, so it has a name there.
+# What the documentation says of the members' values. They can be of such values again, so it has a name there. It names
+# no types, because a union that holds itself is more than generators of clients can read; each word binds its own type.
 JSON_VALUE: Mapping[str, Any] = MappingProxyType(
     {
         "title": "JsonValue",
         "description": "Any JSON without control characters, at most 16 levels deep.",
-        "anyOf": [
-            {"type": "string", "pattern": rf"^[^{_CONTROLS}]*$"},
-            {"type": "integer", "minimum": -_INT64, "maximum": _INT64 - 1},
-            {"type": "number"},
-            {"type": "boolean"},
-            {"type": "null"},
-            {"type": "array", "items": {"$ref": "#/components/schemas/JsonValue"}},
-            {
-                "type": "object",
-                "propertyNames": {"pattern": rf"^[^{_CONTROLS}]*$"},
-                "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
-            },
-        ],
+        "pattern": rf"^[^{_CONTROLS}]*$",
+        "if": {"type": "integer"},
+        "then": {"minimum": -_INT64, "maximum": _INT64 - 1},
+        "items": {"$ref": "#/components/schemas/JsonValue"},
+        "propertyNames": {"pattern": rf"^[^{_CONTROLS}]*$"},
+        "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
     }
 )
 JsonObject = Annotated[

@@ -193,7 +193,7 @@ class TestBuildOpenapi:
         (metadata, _) = schemas["CreatePlatformBody"]["properties"]["metadata"]["anyOf"]
         assert metadata["additionalProperties"] == {"$ref": "#/components/schemas/JsonValue"}
         assert re.search(metadata["propertyNames"]["pattern"], "a\nb") is None
-        assert re.search(schemas["JsonValue"]["anyOf"][0]["pattern"], "a\nb") is None
+        assert re.search(schemas["JsonValue"]["pattern"], "a\nb") is None
 
     def test_keys_that_break_their_pattern_are_not_let_through(self, catalogue_document):
         translations = catalogue_document["components"]["schemas"]["CreateBenefitBody"]["properties"]["translations"]
