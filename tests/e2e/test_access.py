@@ -9,6 +9,7 @@ import json
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from uuid6 import uuid7
 
 from tests.e2e.conftest import Caller, Platform, System, User, World, assert_refused, made
 from tests.e2e.contract import OPERATIONS, PUBLIC, WRITES, Document, Operation
+from tests.e2e.gateways import running_gateway
 from tests.e2e.tokens import claims_of, header_of, sign, signing_key
 
 # Operations that a user may call before the onboarding is complete.
@@ -506,6 +508,46 @@ class TestCredentialBeforeBody:
     def test_refuses_a_bad_key_before_a_bad_head(self, system: System, lines: list[str]) -> None:
         for operation in WRITES:
             assert self.code_after_head(system, operation, "admin-api-key: garbage", *lines) == "AU-202", operation
+
+
+@pytest.fixture(scope="module")
+def keys() -> dict[str, str]:
+    """Operators' keys by name."""
+    return {name: secrets.token_urlsafe(32) for name in ("asha", "ravi", "ravi-next")}
+
+
+@pytest.fixture(scope="module")
+def staffed(system: System, keys: dict[str, str]) -> Iterator[httpx.Client]:
+    """A client of a gateway that knows these operators."""
+    listed = ",".join(f"{name}:{key}" for name, key in keys.items())
+    with (
+        running_gateway(system, AAROKYA_ADMIN_API_KEYS=listed) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        yield client
+
+
+class TestOperators:
+    """Each operator has a key and a name, and none of them can be told from another but by the audit log."""
+
+    def test_are_named_in_the_audit_log(
+        self, world: World, system: System, staffed: httpx.Client, keys: dict[str, str]
+    ) -> None:
+        for name, key in {**keys, "admin": system.admin_key}.items():
+            operator = Caller(staffed, {"admin-api-key": key})
+            platform = made(operator.post("/platforms", {"name": world.unique("Staffed")}), 201)
+            query = {"entity_type": "platform", "entity_id": platform["id"]}
+            [row] = made(world.admin.get("/audit_logs", params=query), 200)["items"]
+            assert row["actor"] == {"type": "ADMIN", "id": name}
+
+    def test_are_known_to_no_other_gateway(self, world: World, keys: dict[str, str]) -> None:
+        for key in keys.values():
+            assert_refused(world.http.get("/platforms", headers={"admin-api-key": key}), 401, "AU-202")
+
+    def test_show_their_key_alone(self, staffed: httpx.Client, keys: dict[str, str]) -> None:
+        for name, key in keys.items():
+            for shown in (name, f"{name}:{key}", key[:-1], f"{key}x", key.swapcase(), ",".join(keys.values())):
+                assert_refused(staffed.get("/platforms", headers={"admin-api-key": shown}), 401, "AU-202")
 
 
 @dataclass(frozen=True)
