@@ -1,6 +1,7 @@
 """Personal values are in answers and nowhere else: not in a database, a file of its server, a log or a metric."""
 
 import base64
+import re
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -42,6 +43,19 @@ class TestCanaries:
         assert any(canaries.tag in (row["reason"] or "") for row in rows)
         clear = [{name: value for name, value in row.items() if name != "reason"} for row in rows]
         assert canaries.found_in(str(clear).encode()) == []
+
+
+class TestSecrets:
+    """The processes' own: keys, passwords and operators' keys."""
+
+    @pytest.mark.parametrize("place", [dumps, database_files, log_files], ids=lambda place: place.__name__)
+    def test_are_nowhere(self, lived: tuple[World, Canaries], place: Place) -> None:
+        system = lived[0].system
+        kept = str(system.secrets) + f"'admin:{system.admin_key}'"
+        secrets = {secret.encode() for secret in re.findall(r"[A-Za-z0-9+/=_-]{32,}", kept)}
+        assert len(secrets) > 15
+        found = {name for name, content in place(system) if any(secret in content for secret in secrets)}
+        assert found == set()
 
 
 class TestSearch:
