@@ -27,6 +27,10 @@ demo: ## Walk a partner's journey through the system that `make run` started
 test: dev ## Run all tests; ARGS="-k mrn" runs some
 	@$(RUN) pytest $(ARGS)
 
+.PHONY: fuzz
+fuzz: dev ## Send made-up requests as every kind of caller; ARGS="--seed 7" repeats a run
+	@$(RUN) tests.fuzz $(ARGS)
+
 .PHONY: check
 check: dev ## Check style, types, imports, protos and generated code
 	@$(RUN) ruff check .

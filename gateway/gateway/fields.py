@@ -221,11 +221,14 @@ Identifier = Annotated[str, Text(1, 255, example="UTR4711")]
 ProfileFieldName = Annotated[str, Text(1, 255, example="first_name")]
 CountryCode = Annotated[str, Text(1, 255, example="+91", documented_pattern=r"^\+?[1-9][0-9]{0,2}$")]
 PhoneNumber = Annotated[str, Text(1, 255, example="+919876543210")]
+SupportPhone = Annotated[
+    str, Text(1, 255, example="1800 123 4567", documented_pattern=r"^\+?([ ().-]*[0-9]){3,15}[ ().-]*$")
+]
 LanguageTag = Annotated[str, Text(1, 255, example="hi", documented_pattern="^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
 StateCode = Annotated[str, Text(1, 255, example="KA", documented_pattern="^[A-Z]{2}$")]
 Pincode = Annotated[str, Text(1, 255, example="560001", documented_pattern="^[1-9][0-9]{5}$")]
 IdProofNumber = Annotated[str, Text(1, 255, example="KA0120190001234")]
-AbhaNumber = Annotated[str, Text(1, 255, example="91123456789012")]
+AbhaNumber = Annotated[str, Text(1, 255, example="91123456789012", documented_pattern="^[0-9]{14}$")]
 AbhaAddress = Annotated[
     str,
     Text(
@@ -357,7 +360,7 @@ FIELD_TYPES: Mapping[str, Any] = MappingProxyType(
         "status_reason": Reason,
         "q": SearchText,
         "phone_number": PhoneNumber,
-        "support_phone": PhoneNumber,
+        "support_phone": SupportPhone,
         "default_phone_country_code": CountryCode,
         "email": EmailText,
         "contact_email": EmailText,
