@@ -68,6 +68,12 @@ class TestOperatorsKeys:
         monkeypatch.setenv("AAROKYA_ADMIN_API_KEY", "admin" * 8)
         assert "AAROKYA_ADMIN_API_KEY holds a secret that is too easy to guess" in refusal()
 
+    @pytest.mark.parametrize("more", ["", f"asha:{TOKEN_KEY},", f" asha:{TOKEN_KEY} , "])
+    def test_may_be_one_alone(self, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
+        """An empty list, as compose's file of it begins, is none."""
+        monkeypatch.setenv("AAROKYA_ADMIN_API_KEYS", more)
+        assert "admin" in GatewaySettings().operators
+
     def test_may_be_several_for_rotation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AAROKYA_ADMIN_API_KEYS", f"asha:{OPERATORS_KEY[::-1]},ravi:{TOKEN_KEY}")
         operators = GatewaySettings().operators

@@ -127,11 +127,13 @@ def complaints(error: ValidationError) -> str:
 
 def _require_fit_for_production(setting: str, secret: str) -> None:
     """Refuse a secret that is only meant for development, or that anybody might guess; it is named, and not told."""
-    named = [part.strip().partition(":")[::2] for part in secret.split(",")] if setting.endswith("_KEYS") else []
-    if any(name.startswith(DEVELOPMENT_NAMES) for name, _ in named):
-        raise ValueError(f"{setting} holds a key made for development")
-    if any(len(set(value)) < FEWEST_CHARACTERS for _, value in named or [("", secret)]):
-        raise ValueError(f"{setting} holds a secret that is too easy to guess")
+    parts = [part.strip() for part in secret.split(",")] if setting.endswith("_KEYS") else [f":{secret}"]
+    for part in filter(None, parts):
+        name, _, value = part.partition(":")
+        if name.startswith(DEVELOPMENT_NAMES):
+            raise ValueError(f"{setting} holds a key made for development")
+        if value and len(set(value)) < FEWEST_CHARACTERS:
+            raise ValueError(f"{setting} holds a secret that is too easy to guess")
 
 
 class EnvironmentSettings(BaseSettings):
