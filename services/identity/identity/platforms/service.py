@@ -166,8 +166,8 @@ class ApiKeyService:
 
     async def create_key(self, tx: Transaction, platform_id: UUID, wanted: ApiKey) -> ApiKey:
         """Issue a key. Its secret is answered if it was made here, and not if the operator brought it."""
-        platform = await self._platforms.get_platform(tx, platform_id)
-        _require_not_archived(platform)
+        await self._platforms.get_platform(tx, platform_id)
+        await self._platforms.hold_unarchived(tx, platform_id)
         _check_key(wanted, tx.now)
         key_id = uuid7()
         key = ApiKey(
@@ -189,9 +189,9 @@ class ApiKeyService:
 
     async def rotate_key(self, tx: Transaction, platform_id: UUID, key_id: UUID, overlap: timedelta) -> ApiKey:
         """Give a key a new secret; those it has now live on for the overlap."""
-        platform = await self._platforms.get_platform(tx, platform_id)
+        await self._platforms.get_platform(tx, platform_id)
         key = await self._get_key(tx, platform_id, key_id)
-        _require_not_archived(platform)
+        await self._platforms.hold_unarchived(tx, platform_id)
         if key.status != ApiKeyStatus.API_KEY_STATUS_ACTIVE:
             raise ApiKeyUnknown(message="The key is revoked or expired; create another one.")
         secret = _new_secret(key_id)

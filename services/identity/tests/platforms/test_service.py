@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from aarokya.identity.v1.api_key_pb2 import ApiKeyStatus
+from aarokya.identity.v1.api_key_pb2 import ApiKey, ApiKeyStatus
 from aarokya.identity.v1.platform_pb2 import PlatformStatus
 from aarokya.identity.v1.user_pb2 import User
 from identity.auth.errors import PlatformNotActive
@@ -249,6 +249,25 @@ class TestArchivePlatform:
             await rules.wait_until_blocked()
         with pytest.raises(PlatformNotActive):
             await creating
+
+    @pytest.mark.parametrize("is_new", [True, False])
+    async def test_leaves_no_room_for_a_new_secret(self, rules: Any, is_new: bool) -> None:
+        platform = await rules.add_platform()
+        key = await rules.add_key(platform)
+
+        async def issue() -> None:
+            async with rules.as_admin() as tx:
+                if is_new:
+                    await rules.keys.create_key(tx, UUID(platform.id), ApiKey(name="another"))
+                else:
+                    await rules.keys.rotate_key(tx, UUID(platform.id), UUID(key.id), timedelta())
+
+        async with rules.as_admin() as tx:
+            await rules.platforms.archive_platform(tx, UUID(platform.id), None)
+            issuing = asyncio.ensure_future(issue())
+            await rules.wait_until_blocked()
+        with pytest.raises(PlatformArchived):
+            await issuing
 
 
 class TestSetStatus:
