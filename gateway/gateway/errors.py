@@ -509,7 +509,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> Refused:
             {"Retry-After": retry_after} if retry_after.isascii() and retry_after.isdigit() else None,
         )
     status = error.code()
-    if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+    # CANCELLED is what a server that stops answers to calls that it has not looked at.
+    if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED):
         return Refused("RQ-111")
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Refused("RQ-112")

@@ -23,6 +23,8 @@ from servicekit.trace_context import onward_trace
 
 BUDGET_S = 5.0
 RETRY_PAUSES_S = (0.05, 0.2)
+# A service that went away: CANCELLED is what one that stops answers to calls that it has not looked at.
+GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 REPLAYED_KEY = "aarokya-replayed"
 NO_VERSION = -1  # no resource is ever at this version
 JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
@@ -56,6 +58,7 @@ class Exchange:
         deadline: float,
         sent: Any,
         is_basic: bool,
+        is_repeatable: bool,
         stubs: Stubs,
         live_state: LiveState,
         pages: PageTokens,
@@ -68,6 +71,7 @@ class Exchange:
         self.if_match = if_match
         self.sent = sent
         self.is_basic = is_basic
+        self._is_repeatable = is_repeatable
         self._deadline = deadline
         self._replayed = False
 
@@ -80,15 +84,16 @@ class Exchange:
     async def ask(self, rpc: Any, request: Message) -> Any:
         """Ask a service in the caller's name and return its answer.
 
-        A write is only sent again when it carries an idempotency key: without one, nobody knows whether the service
-        that went away did it or not.
+        A write is only sent again when that can do no harm, as with an idempotency key: otherwise nobody knows whether
+        the service that went away did it or not.
 
         Raises:
             Refused: what the service refused, or that it did not answer.
         """
         assert self._call is not None
         metadata = ((METADATA_KEY, self._call.to_bytes()), *onward_trace())
-        pauses = iter(RETRY_PAUSES_S if self._call.idempotency else ())
+        pauses = iter(RETRY_PAUSES_S if self._call.idempotency or self._is_repeatable else ())
+        was_gone = False
         while True:
             remaining = self._deadline - asyncio.get_running_loop().time() - MARGIN_S
             if remaining <= 0:
@@ -100,9 +105,13 @@ class Exchange:
                     self._replayed = any(key == REPLAYED_KEY for key, _ in await call.trailing_metadata())
                 return answer
             except grpc.aio.AioRpcError as error:
-                pause = next(pauses, None) if error.code() is grpc.StatusCode.UNAVAILABLE else None
+                refused = from_rpc_error(error)
+                # What the first attempt began may still be running where it went.
+                is_ours = was_gone and refused.code == "RQ-109"
+                was_gone = was_gone or error.code() in GONE
+                pause = next(pauses, None) if is_ours or error.code() in GONE else None
                 if pause is None:
-                    raise from_rpc_error(error) from error
+                    raise refused from error
                 await asyncio.sleep(pause)
 
     def ok(self, resource: Message, **more: Any) -> Response:

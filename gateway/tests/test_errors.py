@@ -198,11 +198,12 @@ class TestFromRpcError:
         [
             (grpc.StatusCode.UNAVAILABLE, "RQ-111"),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, "RQ-111"),
+            (grpc.StatusCode.CANCELLED, "RQ-111"),
             (grpc.StatusCode.DEADLINE_EXCEEDED, "RQ-112"),
             *(
                 (status, "RQ-100")
                 for status in grpc.StatusCode
-                if status.name not in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+                if status.name not in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "DEADLINE_EXCEEDED")
             ),
         ],
     )

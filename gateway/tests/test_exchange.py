@@ -15,6 +15,7 @@ from gateway import exchange as module
 from gateway.errors import Refused
 from gateway.exchange import NO_VERSION, Exchange, read_idempotency, read_if_match
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
+from servicekit.errors import KeyStillRunning
 
 PLATFORM_ID, OTHER_PLATFORM_ID = uuid4(), uuid4()
 ADMIN, OTHER_ADMIN = Caller(CallerType.ADMIN, "asha"), Caller(CallerType.ADMIN, "ravi")
@@ -22,6 +23,7 @@ PARTNER = Caller(CallerType.PARTNER, "key-1", PLATFORM_ID)
 USER = Caller(CallerType.USER, str(uuid4()), PLATFORM_ID)
 KEY = Idempotency(b"s" * 32, b"f" * 32)
 REQUEST, ANSWER = GetPlatformRequest(platform_id="p"), GetPlatformResponse()
+STILL_RUNNING = KeyStillRunning().to_status()
 
 
 class Rpc:
@@ -41,6 +43,9 @@ class Rpc:
 
     async def _answer(self):
         outcome = self.outcomes.pop(0)
+        if outcome is STILL_RUNNING:
+            trailers = grpc.aio.Metadata(*STILL_RUNNING.trailing_metadata)
+            raise grpc.aio.AioRpcError(STILL_RUNNING.code, grpc.aio.Metadata(), trailers)
         if isinstance(outcome, grpc.StatusCode):
             raise grpc.aio.AioRpcError(outcome, grpc.aio.Metadata(), grpc.aio.Metadata())
         return outcome
@@ -49,7 +54,9 @@ class Rpc:
         return self.trailers
 
 
-def make_exchange(caller: Caller | None = ADMIN, *, idempotency=None, seconds: float = 5.0) -> Exchange:
+def make_exchange(
+    caller: Caller | None = ADMIN, *, idempotency=None, is_repeatable=False, seconds: float = 5.0
+) -> Exchange:
     return Exchange(
         caller,
         request_id="r1",
@@ -60,6 +67,7 @@ def make_exchange(caller: Caller | None = ADMIN, *, idempotency=None, seconds: f
         deadline=asyncio.get_running_loop().time() + seconds,
         sent=None,
         is_basic=False,
+        is_repeatable=is_repeatable,
         stubs=None,
         live_state=None,
         pages=None,
@@ -91,6 +99,7 @@ class TestAsk:
         ("status", "code"),
         [
             (grpc.StatusCode.UNAVAILABLE, "RQ-111"),
+            (grpc.StatusCode.CANCELLED, "RQ-111"),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, "RQ-111"),
             (grpc.StatusCode.DEADLINE_EXCEEDED, "RQ-112"),
             (grpc.StatusCode.INTERNAL, "RQ-100"),
@@ -109,6 +118,20 @@ class TestAsk:
         assert await make_exchange(idempotency=KEY).ask(rpc, REQUEST) is ANSWER
         assert len({metadata for _, _, metadata in rpc.calls}) == 1
         assert len(rpc.calls) == failures + 1
+
+    async def test_asks_again_what_can_do_no_harm(self):
+        rpc = Rpc(grpc.StatusCode.CANCELLED, ANSWER)
+        assert await make_exchange(is_repeatable=True).ask(rpc, REQUEST) is ANSWER
+        assert len(rpc.calls) == 2
+
+    async def test_does_not_tell_a_caller_of_its_own_attempt_that_still_runs(self):
+        rpc = Rpc(grpc.StatusCode.CANCELLED, STILL_RUNNING, ANSWER)
+        assert await make_exchange(idempotency=KEY).ask(rpc, REQUEST) is ANSWER
+
+    async def test_tells_of_another_request_that_still_runs(self):
+        rpc = Rpc(STILL_RUNNING, ANSWER)
+        with pytest.raises(Refused, match="RQ-109"):
+            await make_exchange(idempotency=KEY).ask(rpc, REQUEST)
 
     async def test_gives_up_after_a_third_time(self):
         rpc = Rpc(*[grpc.StatusCode.UNAVAILABLE] * 3, ANSWER)

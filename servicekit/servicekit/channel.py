@@ -32,7 +32,8 @@ def open_channel(
             ("grpc.max_send_message_length", LARGEST_REQUEST),
             ("grpc.max_receive_message_length", LARGEST_ANSWER),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # Also how long a whole handshake may take.
+            ("grpc.min_reconnect_backoff_ms", 2000),
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.dns_min_time_between_resolutions_ms", 1000),
             ("grpc.keepalive_time_ms", 10_000),
@@ -53,6 +54,8 @@ def _service_config(services: Iterable[ServiceDescriptor]) -> str:
     config: dict[str, object] = {
         "loadBalancingConfig": [{"round_robin": {}}],
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+        # A replica that is about to stop says so first: nothing is sent there any more, and so nothing gets lost there.
+        "healthCheckConfig": {"serviceName": ""},
     }
     if reads:
         config["methodConfig"] = [
@@ -64,7 +67,8 @@ def _service_config(services: Iterable[ServiceDescriptor]) -> str:
                     "initialBackoff": "0.05s",
                     "maxBackoff": "0.4s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    # CANCELLED is what a server that stops answers to calls that it has not looked at.
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }
         ]
