@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gateway.bulkhead import bounded
-from gateway.cors import Cors
+from gateway.cors import CorsHeaders, Preflights
 from gateway.credentials import TokenVerifier
 from gateway.edge import Edge
 from gateway.errors import Refused, error_response, refused_response
@@ -92,8 +92,9 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
     require_declared(app)
     documents = build_documents()
     app.state.openapi_of = documents.__getitem__
-    whole: ASGIApp = Cors(app, settings.cors_origins) if settings.cors_origins else app
-    return Edge(whole, trusted_proxies=settings.trusted_proxies)
+    origins = settings.cors_origins
+    edge = Edge(Preflights(app, origins) if origins else app, trusted_proxies=settings.trusted_proxies)
+    return CorsHeaders(edge, origins) if origins else edge
 
 
 def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -> None:

@@ -1,4 +1,8 @@
-"""Lets browsers of the configured origins call the API."""
+"""Lets browsers of the configured origins call the API.
+
+Preflights are answered inside of the edge, which gives them their id like any other request. The headers by which a
+browser shows an answer to the page are added outside of it, because the edge refuses some requests by itself.
+"""
 
 from collections.abc import Sequence
 
@@ -10,21 +14,34 @@ METHODS = ("GET", "POST", "PATCH", "DELETE")
 EXPOSED = ("ETag", "Location", "X-Request-Id", "Idempotency-Replayed", "Retry-After")
 
 
-class Cors(CORSMiddleware):
+class _Cors(CORSMiddleware):
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(app, allow_origins=origins, allow_methods=METHODS, allow_headers=["*"], expose_headers=EXPOSED)
+
+
+class Preflights(_Cors):
     """Answers a browser's preflight from a configured origin; all else goes on to the application.
 
     So a preflight that is refused gets the 405 in the error envelope that OPTIONS gets everywhere.
     """
-
-    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
-        super().__init__(app, allow_origins=origins, allow_methods=METHODS, allow_headers=["*"], expose_headers=EXPOSED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http" and scope["method"] == "OPTIONS":
             headers = Headers(scope=scope)
             is_known = self.is_allowed_origin(headers.get("origin", ""))
-            if not is_known or headers.get("access-control-request-method") not in METHODS:
-                await self.app(scope, receive, send)
+            if is_known and headers.get("access-control-request-method") in METHODS:
+                await self.preflight_response(headers)(scope, receive, send)
                 return
-        await super().__call__(scope, receive, send)
+        await self.app(scope, receive, send)
+
+
+class CorsHeaders(_Cors):
+    """Lets pages of the configured origins read the answers to all but preflights."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and scope["method"] != "OPTIONS":
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)

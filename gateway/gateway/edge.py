@@ -102,6 +102,10 @@ class Edge:
         if self._load.is_full and scope["path"] not in NEVER_SHED:
             await exchange.refuse("RQ-111")
             return
+        if scope["path"].endswith("\n"):
+            # The routes' patterns would take it for the path without.
+            await exchange.refuse("RQ-103")
+            return
         self._load.running += 1
         try:
             await exchange.run(self._app, scope)
@@ -259,7 +263,7 @@ class _Source:
     """Finds the address a request came from, looking through the proxies we trust and no further."""
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
-        self._trusted = [ipaddress.ip_network(proxy.strip()) for proxy in trusted_proxies]
+        self._trusted = [ipaddress.ip_network(proxy.strip(), strict=False) for proxy in trusted_proxies]
         self._is_trusted = lru_cache(maxsize=1024)(self._is_in_a_trusted_network)
 
     def address_of(self, peer: tuple[str, int] | None, forwarded: list[bytes]) -> str:

@@ -1,11 +1,11 @@
 """Who may call a route, decided before anything of the body is read.
 
 A route is declared with a `Guard`, or with `PUBLIC` aloud. `Gatekeeper.admit` refuses in the contract's order: more
-than one credential, none, a bad one, one whose time is over, one of a kind that is not accepted here, a suspended
-platform, a user whose status does not allow it, another user's path.
+than one credential, none, a bad one, one whose time is over, one that is used too often, one of a kind that is not
+accepted here, a suspended platform, a user whose status does not allow it, another user's path.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -86,7 +86,7 @@ class Gatekeeper:
 
     def __init__(
         self,
-        operators: Mapping[str, str],
+        operators: Sequence[tuple[str, str]],
         tokens: TokenVerifier,
         live_state: LiveState,
         limits: RateLimits,
@@ -99,7 +99,7 @@ class Gatekeeper:
         self._refusals = refusals
 
     async def admit(self, guard: Guard, request: Request, route: str) -> Caller:
-        """Return who calls.
+        """Return who calls, and count the request.
 
         Args:
             guard: whom the route takes.
@@ -110,12 +110,24 @@ class Gatekeeper:
             Refused: with a code of the AU block, or RQ-107 or RQ-111.
         """
         try:
-            return await self._admit(guard, request)
+            return await self._admit(guard, request, counts=True)
         except Refused as refused:
             self.note(refused, request, route)
             address: str = request.scope["state"]["source_address"]
             if refused.code in COUNTED_AS_FAILED and await self._limits.count_failure(address):
                 raise self._limits.too_many_failures() from None
+            raise
+
+    async def admit_still(self, guard: Guard, request: Request, route: str) -> None:
+        """Refuse whom `admit` let in some time ago and would not let in now.
+
+        Raises:
+            Refused: as `admit` does.
+        """
+        try:
+            await self._admit(guard, request, counts=False)
+        except Refused as refused:
+            self.note(refused, request, route)
             raise
 
     def note(self, refused: Refused, request: Request, route: str) -> None:
@@ -126,7 +138,7 @@ class Gatekeeper:
         agent = request.headers.get("user-agent")
         self._refusals.note(refused.code, state["source_address"], route, state["request_id"], agent)
 
-    async def _admit(self, guard: Guard, request: Request) -> Caller:
+    async def _admit(self, guard: Guard, request: Request, *, counts: bool) -> Caller:
         credential = read_credential(request.headers)
         match credential.kind:
             case Kind.ADMIN:
@@ -136,15 +148,15 @@ class Gatekeeper:
                 self._require_kind(guard, credential)
                 return Caller(CallerType.ADMIN, operator)
             case Kind.USER:
-                return await self._admit_user(guard, credential, request.path_params)
+                return await self._admit_user(guard, credential, request.path_params, counts=counts)
             case Kind.PARTNER | Kind.PARTNER_BASIC:
-                return await self._admit_partner(guard, credential)
+                return await self._admit_partner(guard, credential, counts=counts)
 
     def _require_kind(self, guard: Guard, credential: Credential) -> None:
         if credential.kind not in guard.kinds:
             raise Refused("AU-204")
 
-    async def _admit_partner(self, guard: Guard, credential: Credential) -> Caller:
+    async def _admit_partner(self, guard: Guard, credential: Credential, *, counts: bool) -> Caller:
         platform_id = None
         secret = credential.text
         if credential.kind is Kind.PARTNER_BASIC:
@@ -159,13 +171,16 @@ class Gatekeeper:
         refusal = _key_refusal(state)
         if refusal == "AU-208":
             raise Refused(refusal)
+        if counts:
+            await self._limits.check_partner(state.key_id)
         self._require_kind(guard, credential)
         if refusal is not None:
             raise Refused(refusal)
-        await self._limits.check_partner(state.key_id)
         return Caller(CallerType.PARTNER, state.key_id, UUID(state.platform_id))
 
-    async def _admit_user(self, guard: Guard, credential: Credential, path: Mapping[str, Any]) -> Caller:
+    async def _admit_user(
+        self, guard: Guard, credential: Credential, path: Mapping[str, Any], *, counts: bool
+    ) -> Caller:
         claims = self._tokens.verify(credential.text)
         state = await self._live_state.user_state(claims.user_id)
         if state is not None and _user_refusal(state, claims, guard) is not None:
@@ -176,13 +191,14 @@ class Gatekeeper:
         refusal = _user_refusal(state, claims, guard)
         if refusal == "AU-203":
             raise Refused(refusal)
+        if counts:
+            await self._limits.check_user(claims.user_id)
         self._require_kind(guard, credential)
         if refusal is not None:
             raise Refused(refusal)
         named = path.get("user_id")
         if named is not None and is_uuid(named) and named.lower() != claims.user_id:
             raise Refused("AU-206")
-        await self._limits.check_user(claims.user_id)
         return Caller(CallerType.USER, claims.user_id, UUID(claims.platform_id))
 
 

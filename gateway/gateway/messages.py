@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel
 
-from gateway.fields import JSON_TEXT_FIELDS
+from servicekit.messages import JSON_TEXT_FIELDS
 
 MessageT = TypeVar("MessageT", bound=Message)
 Convert = Callable[[Any], Any]

@@ -40,6 +40,9 @@ NO_SUCH_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-114", "RQ-115")
 BODY_CODES = ("RQ-102", "RQ-105", "RQ-106", "RQ-116")
 KEY_CODES = ("RQ-108", "RQ-109")
+# After so long, in seconds, what a caller may do is looked up again: somebody who sends a body slowly must not outlive
+# a revocation.
+BELIEVED_S = 0.25
 
 
 class NotDeclared(Exception):
@@ -76,6 +79,7 @@ class GuardedRoute(APIRoute):
         extra = self.openapi_extra or {}
         reads_own_body = "requestBody" in extra
         takes_key = "RQ-108" in extra["x-error-codes"]
+        is_repeatable = method == "POST" and not takes_key
 
         async def run(request: Request) -> Response:
             gatekeeper: Gatekeeper = request.app.state.gatekeeper
@@ -91,7 +95,10 @@ class GuardedRoute(APIRoute):
             }
             value = None
             if body is not None or reads_own_body:
+                asked = clock()
                 value = await _read_json(request)
+                if guard is not PUBLIC and clock() - asked > BELIEVED_S:
+                    await gatekeeper.admit_still(guard, request, template)
             if body is not None:
                 name, shape = body
                 arguments[name] = read_body(shape, value)
@@ -103,7 +110,15 @@ class GuardedRoute(APIRoute):
             if first_id is not None and not is_uuid(request.path_params[first_id]):
                 raise Refused(UNKNOWN_CODES[first_id])
             if exchange is not None:
-                arguments[exchange] = _open_exchange(request, caller, value, takes_key, budget_s)
+                arguments[exchange] = _open_exchange(
+                    request,
+                    caller,
+                    value,
+                    takes_key=takes_key,
+                    is_repeatable=is_repeatable,
+                    template=template,
+                    budget_s=budget_s,
+                )
             if whole is not None:
                 arguments[whole] = request
             try:
@@ -117,7 +132,16 @@ class GuardedRoute(APIRoute):
         return run
 
 
-def _open_exchange(request: Request, caller: Any, value: Any, takes_key: bool, budget_s: float) -> Exchange:
+def _open_exchange(
+    request: Request,
+    caller: Any,
+    value: Any,
+    *,
+    takes_key: bool,
+    is_repeatable: bool,
+    template: str,
+    budget_s: float,
+) -> Exchange:
     state = request.scope["state"]
     headers = request.headers
     keys = headers.getlist("idempotency-key") if takes_key else []
@@ -126,15 +150,22 @@ def _open_exchange(request: Request, caller: Any, value: Any, takes_key: bool, b
         request_id=state["request_id"],
         source_address=state["source_address"],
         user_agent=_user_agent(headers.get("user-agent")),
-        idempotency=read_idempotency(keys, caller, request.url.path, value),
+        idempotency=read_idempotency(keys, caller, _path_of(request, template), value),
         if_match=read_if_match(headers.getlist("if-match")),
         deadline=asyncio.get_running_loop().time() + budget_s,
         sent=value,
         is_basic="authorization" in headers and caller is not None and caller.is_partner,
+        is_repeatable=is_repeatable,
         stubs=request.app.state.stubs,
         live_state=request.app.state.live_state,
         pages=request.app.state.pages,
     )
+
+
+def _path_of(request: Request, template: str) -> str:
+    """Return a request's path with its ids in their one form."""
+    ids = {name: text.lower() for name, text in request.path_params.items()}
+    return template.partition(" ")[2].format_map(ids)
 
 
 def _user_agent(text: str | None) -> str | None:

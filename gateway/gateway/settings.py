@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from servicekit.settings import NamedSecrets, ProcessSettings
+from servicekit.settings import NamedSecrets, ProcessSettings, read_pairs
 
 SHORTEST_PRODUCTION_SECRET = 32
 
@@ -97,14 +97,14 @@ class GatewaySettings(ProcessSettings):
         return _to_key_ring(self.jwt_keys)
 
     @cached_property
-    def operators(self) -> dict[str, str]:
-        """The operators' secrets by name."""
+    def operators(self) -> list[tuple[str, str]]:
+        """The operators' names and secrets; somebody whose key is being replaced has two."""
         shortest = 1 if self.is_development else SHORTEST_PRODUCTION_SECRET
         text = self.admin_api_keys.get_secret_value() if self.admin_api_keys else ""
-        operators = dict(NamedSecrets(text, shortest=shortest, setting="AAROKYA_ADMIN_API_KEYS").pairs)
+        operators = read_pairs(text, shortest=shortest, setting="AAROKYA_ADMIN_API_KEYS")
         if self.admin_api_key is not None:
             secret = self.admin_api_key.get_secret_value()
             if len(secret) < shortest:
                 raise ValueError(f"AAROKYA_ADMIN_API_KEY must have at least {shortest} characters")
-            operators.setdefault("admin", secret)
+            operators.append(("admin", secret))
         return operators

@@ -29,7 +29,7 @@ from servicekit.settings import NamedSecrets
 from tests.e2e.tokens import sign
 
 KEY = "k" * 48
-OPERATORS = {"asha": "a" * 32, "ravi": "r" * 32}
+OPERATORS = [("asha", "a" * 32), ("ravi", "r" * 32)]
 SECRET = "s" * 43
 ROUTE = "GET /users/{user_id}"
 USER_ID, OTHER_ID, PLATFORM_ID, KEY_ID = (str(uuid4()) for _ in range(4))
@@ -122,6 +122,12 @@ class Gate:
         self._gatekeeper = Gatekeeper(OPERATORS, tokens, self.live_state, self.limits, self.refusals)
 
     async def admit(self, guard: Guard, *headers: tuple[str, str], path=None) -> Caller:
+        return await self._gatekeeper.admit(guard, self._request(headers, path), ROUTE)
+
+    async def admit_still(self, guard: Guard, *headers: tuple[str, str]) -> None:
+        await self._gatekeeper.admit_still(guard, self._request(headers), ROUTE)
+
+    def _request(self, headers, path=None) -> Request:
         async def receive():
             raise AssertionError("the body was read")
 
@@ -133,7 +139,7 @@ class Gate:
             "path_params": path or {},
             "state": {"source_address": "192.0.2.1", "request_id": "r1"},
         }
-        return await self._gatekeeper.admit(guard, Request(scope, receive), ROUTE)
+        return Request(scope, receive)
 
     async def refuse(self, guard: Guard, *headers: tuple[str, str], path=None) -> str:
         with pytest.raises(Refused) as caught:
@@ -176,7 +182,7 @@ def basic(platform_id: str = PLATFORM_ID, secret: str = SECRET) -> tuple[str, st
     return "authorization", "Basic " + base64.b64encode(f"{platform_id}:{secret}".encode()).decode()
 
 
-ADMIN_KEY, PARTNER_KEY = ("admin-api-key", OPERATORS["ravi"]), ("api-key", SECRET)
+ADMIN_KEY, PARTNER_KEY = ("admin-api-key", "r" * 32), ("api-key", SECRET)
 
 
 class TestGuard:
@@ -405,7 +411,8 @@ class TestNotes:
     async def test_every_refusal_and_counts_failures(self, gate, headers, guard, code, fails):
         assert await gate.refuse(guard, *headers, ("user-agent", "app/1")) == code
         assert gate.refusals.noted == [(code, "192.0.2.1", ROUTE, "r1", "app/1")]
-        assert gate.limits.counted == ([("failure", "192.0.2.1")] if fails else [])
+        counted = [what for what in gate.limits.counted if what[0] == "failure"]
+        assert counted == ([("failure", "192.0.2.1")] if fails else [])
 
     async def test_a_revoked_key_as_a_failure(self, gate):
         gate.live_state.keys[SECRET] = key_state(status=REVOKED)
@@ -431,11 +438,26 @@ class TestNotes:
         assert await gate.refuse(PARTNER_OR_USER, header) == "RQ-107"
         assert gate.refusals.noted == []
 
-    async def test_limits_nobody_who_is_refused(self, gate):
+    async def test_counts_the_requests_of_good_credentials_that_are_refused_for_something_else(self, gate):
         gate.live_state.users[USER_ID] = user_state(status=ONBOARDING)
         await gate.refuse(ADMIN_OR_USER, token())
         await gate.refuse(ADMIN, PARTNER_KEY)
+        assert gate.limits.counted == [("user", USER_ID), ("partner", KEY_ID)]
+
+    @pytest.mark.parametrize("header", [token(), PARTNER_KEY, ADMIN_KEY])
+    async def test_looks_again_without_counting(self, gate, header):
+        everybody = Guard(frozenset(Kind))
+        await gate.admit_still(everybody, header)
         assert gate.limits.counted == []
+
+    async def test_refuses_whose_rights_ended_meanwhile(self, gate):
+        gate.live_state.users[USER_ID] = user_state(status=DEACTIVATED)
+        gate.live_state.keys[SECRET] = key_state(status=REVOKED)
+        with pytest.raises(Refused, match="AU-207"):
+            await gate.admit_still(ADMIN_OR_USER, token())
+        with pytest.raises(Refused, match="AU-208"):
+            await gate.admit_still(PARTNER_OR_USER, PARTNER_KEY)
+        assert [noted[0] for noted in gate.refusals.noted] == ["AU-207", "AU-208"]
 
     @pytest.mark.parametrize("kind", Kind)
     async def test_every_kind_has_a_scheme(self, kind):

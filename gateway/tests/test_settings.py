@@ -72,13 +72,18 @@ class TestOperatorsKeys:
     def test_may_be_one_alone(self, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
         """An empty list, as compose's file of it begins, is none."""
         monkeypatch.setenv("AAROKYA_ADMIN_API_KEYS", more)
-        assert "admin" in GatewaySettings().operators
+        assert "admin" in dict(GatewaySettings().operators)
 
     def test_may_be_several_for_rotation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AAROKYA_ADMIN_API_KEYS", f"asha:{OPERATORS_KEY[::-1]},ravi:{TOKEN_KEY}")
         operators = GatewaySettings().operators
-        assert list(operators) == ["asha", "ravi", "admin"]
-        assert [find_operator(operators, secret) for secret in operators.values()] == list(operators)
+        assert [name for name, _ in operators] == ["asha", "ravi", "admin"]
+        assert [find_operator(operators, secret) for _, secret in operators] == ["asha", "ravi", "admin"]
+
+    def test_may_be_two_of_one_name_while_one_replaces_the_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AAROKYA_ADMIN_API_KEYS", f"admin:{TOKEN_KEY}")
+        operators = GatewaySettings().operators
+        assert [find_operator(operators, secret) for secret in (TOKEN_KEY, OPERATORS_KEY)] == ["admin", "admin"]
 
     def test_are_compared_in_constant_time_with_every_one_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whether the first or none is the right one, every key is compared whole."""

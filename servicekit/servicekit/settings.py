@@ -238,15 +238,27 @@ class RotationSettings(OwnerSettings):
     """`id:base64 of 32 bytes,…`: the first wraps new data keys, all unwrap."""
 
 
+def read_pairs(text: str, *, shortest: int, setting: str) -> list[tuple[str, str]]:
+    """Return the names and secrets of a ``name:secret,…`` list.
+
+    Raises:
+        ValueError: it is no such list, or a secret is shorter than it may be; the text tells no secret.
+    """
+    pairs = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, colon, secret = part.partition(":")
+        if not (name and colon) or len(secret.encode()) < shortest:
+            raise ValueError(f"{setting} must be name:secret pairs with secrets of at least {shortest} bytes")
+        pairs.append((name, secret))
+    return pairs
+
+
 class NamedSecrets:
-    """A list of ``name:secret`` pairs, such as a key ring or the operators' keys."""
+    """A key ring: a list of ``name:secret`` pairs in which each name stands for one secret."""
 
     def __init__(self, text: str, *, shortest: int, setting: str) -> None:
         self.pairs: dict[str, str] = {}
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            name, colon, secret = part.partition(":")
-            if not (name and colon) or len(secret.encode()) < shortest:
-                raise ValueError(f"{setting} must be name:secret pairs with secrets of at least {shortest} bytes")
+        for name, secret in read_pairs(text, shortest=shortest, setting=setting):
             if name in self.pairs:
                 # Not even the name is told: where a colon is wrong, it is part of a secret.
                 raise ValueError(f"{setting} has the same name twice")

@@ -545,6 +545,8 @@ class TestUpdateDependant:
         for caller in (user.caller, world.admin):
             assert_refused(caller.patch(path_of(user, myself), {"first_name": "Raju"}), 409, "DE-504")
             assert_refused(caller.patch(path_of(user, asha), {"relationship": "SELF"}), 409, "DE-504")
+        for body in ({}, {"first_name": myself["first_name"]}):
+            assert made(user.caller.patch(path_of(user, myself), body), 200) == myself
         assert self_of(user) == myself
 
     def test_rejects_parent_and_child_out_of_order(self, user: User) -> None:

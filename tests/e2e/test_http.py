@@ -62,9 +62,12 @@ OTHER_PATHS = (
     "/%00",
     "/%ff",
     "/é",
+    "/livez%0A",
+    "/platforms%0a",
     "/users;a=b",
 )
 ORIGIN = "https://app.example"
+JSON = {"content-type": "application/json"}
 FOREIGN_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -325,6 +328,15 @@ class TestOrigins:
             assert "access-control-allow-credentials" not in response.headers
             exposed = response.headers["access-control-expose-headers"].lower()
             assert {"etag", "location", "x-request-id", "retry-after"} <= set(exposed.split(", "))
+
+    def test_lets_browsers_read_what_is_refused_before_the_application(
+        self, gateway: httpx.Client, samples: Samples
+    ) -> None:
+        response = gateway.post(
+            "/mrns", content=b" " * 300_000, headers={"origin": ORIGIN, **JSON, **samples.user.caller.headers}
+        )
+        assert_refused(response, 413, "RQ-106")
+        assert response.headers["access-control-allow-origin"] == ORIGIN
 
     @pytest.mark.parametrize(
         "origin", ["https://evil.example", "https://app.example.evil", "http://app.example", "null", "*", ""]

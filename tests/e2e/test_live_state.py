@@ -1,5 +1,6 @@
 """What an operator or a user changes at one gateway holds at every other one, and nothing holds that nobody knows."""
 
+import json
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from gateway.server_wrap import BELIEVED_S
 from tests.e2e.conftest import Caller, Platform, User, World, assert_refused, made
 from tests.e2e.contract import PUBLIC
 from tests.e2e.gateways import running_gateway
@@ -352,3 +354,67 @@ class TestFrozenIdentity:
                 made(caller.get(frozen.user.path), 200)
             for caller in frozen.gateways.both(frozen.platform.partner):
                 made(caller.post("/auth/token", exchange_body(frozen.world, frozen.platform)), 200)
+
+
+class TestSlowBodies:
+    """Whoever sends a body slowly has no longer than others."""
+
+    def send(
+        self, http: httpx.Client, caller: Caller, path: str, body: dict[str, object], meanwhile: Callable[[], None]
+    ) -> httpx.Response:
+        """Send the head, wait until something else has happened, and send the rest."""
+
+        def parts() -> Iterator[bytes]:
+            yield b"{"
+            meanwhile()
+            # More than a gateway believes for.
+            time.sleep(2 * BELIEVED_S)
+            yield json.dumps(body).encode()[1:]
+
+        headers = {**caller.headers, "content-type": "application/json"}
+        return http.post(path, content=parts(), headers=headers)
+
+    def test_get_no_token_for_a_key_that_was_revoked(self, world: World, http: httpx.Client) -> None:
+        platform = world.platform()
+        body = exchange_body(world, platform)
+
+        def revoke() -> None:
+            path = f"/platforms/{platform.id}/api_keys/{platform.key_id}"
+            assert world.admin.delete(path).status_code == 204
+
+        response = self.send(http, platform.partner, "/auth/token", dict(body), revoke)
+        assert_refused(response, 401, "AU-208")
+        users = made(world.admin.get("/users", params={"platform_id": platform.id}), 200)
+        assert users["items"] == []
+
+    def test_change_nothing_for_a_user_who_was_deactivated(self, world: World, http: httpx.Client) -> None:
+        user = world.user()
+        path = f"{user.path}/accounts"
+
+        def deactivate() -> None:
+            assert world.admin.delete(user.path).status_code == 204
+
+        body: dict[str, object] = {"type": "WALLET", "account_number": world.unique("w")}
+        assert_refused(self.send(http, user.caller, path, body, deactivate), 403, "AU-207")
+        assert made(user.platform.partner.get(path), 200)["items"] == []
+
+    def test_change_nothing_on_a_platform_that_was_suspended(self, world: World, http: httpx.Client) -> None:
+        user = world.user()
+        provider, dependant = world.provider(), world.dependant(user)
+        body: dict[str, object] = {
+            "dependant_id": dependant["id"],
+            "benefit_provider_id": provider["id"],
+            "mrn": world.unique("m"),
+        }
+
+        def suspend() -> None:
+            made(world.admin.post(f"/platforms/{user.platform.id}/suspend", REASON), 200)
+
+        assert_refused(self.send(http, user.platform.partner, "/mrns", body, suspend), 403, "AU-209")
+        made(world.admin.post(f"/platforms/{user.platform.id}/activate", REASON), 200)
+        assert made(user.caller.get("/mrns"), 200)["items"] == []
+
+    def test_are_taken_from_everybody_else(self, world: World, http: httpx.Client) -> None:
+        user = world.user()
+        body: dict[str, object] = {"type": "WALLET", "account_number": world.unique("w")}
+        made(self.send(http, user.caller, f"{user.path}/accounts", body, lambda: None), 201)

@@ -1,15 +1,15 @@
 """Tokens for users: the one operation whose body comes from apps that cannot be upgraded in step with us."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from aarokya.identity.v1 import auth_service_pb2 as pb
 from aarokya.identity.v1.user_pb2 import User as UserMessage
 from gateway.errors import Detail, Refused
-from gateway.fields import Answer, Body, PhoneNumber, Uuid
+from gateway.fields import Answer, Body, PhoneNumber, Text, Uuid
 from gateway.guards import PARTNER_FOR_TOKENS
 from gateway.messages import to_message
 from gateway.schemas.identity import IdProofBody, UpdateUserBody, User
@@ -31,10 +31,12 @@ class TokenBody(Body):
     model_config = ConfigDict(extra="ignore")
 
     phone_number: PhoneNumber = Field(description="National digits or E.164.")
-    phone_country_code: str | None = Field(
-        default=None,
-        max_length=LONGEST_COUNTRY_CODE,
-        description="Such as +91 or 91; empty or null means the platform's default.",
+    phone_country_code: Annotated[str, AfterValidator(Text(0, LONGEST_COUNTRY_CODE, trimmed=True).clean)] | None = (
+        Field(
+            default=None,
+            max_length=LONGEST_COUNTRY_CODE,
+            description="Such as +91 or 91; empty or null means the platform's default.",
+        )
     )
     platform_id: Uuid | None = Field(
         default=None, description="The platform; required with api-key, and the user name of a Basic credential."
@@ -99,7 +101,7 @@ async def issue_token(exchange: ExchangeOf) -> Response:
         raise Refused("AU-206")
     request = pb.IssueTokenRequest(
         phone_number=body.phone_number,
-        phone_country_code=(body.phone_country_code or "").strip(),
+        phone_country_code=body.phone_country_code or "",
         prefill=to_message(read_valid_fields(UpdateUserBody, _prefill(exchange.sent)), UserMessage),
     )
     answer = await exchange.ask(exchange.stubs.auth.IssueToken, request)
