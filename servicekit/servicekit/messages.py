@@ -1,11 +1,15 @@
 """Comparing and patching proto messages, field by field."""
 
+import json
 from collections.abc import Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
+
+# The proto's string fields that hold JSON text, and are JSON values to the outside.
+JSON_TEXT_FIELDS = frozenset({"metadata", "changes"})
 
 
 def apply_mask(current: M, patch: M, paths: Sequence[str]) -> M:
@@ -33,13 +37,26 @@ def apply_mask(current: M, patch: M, paths: Sequence[str]) -> M:
 
 
 def changed_fields(before: M, after: M) -> list[str]:
-    """Return the names of the fields whose presence or value differs, in the proto's order."""
+    """Return the names of the fields whose presence or value differs, in the proto's order.
+
+    JSON differs when its value does, in whatever order the members of its objects come.
+    """
     return [
         field.name
         for field in before.DESCRIPTOR.fields
         if (field.has_presence and before.HasField(field.name) != after.HasField(field.name))
-        or getattr(before, field.name) != getattr(after, field.name)
+        or (
+            getattr(before, field.name) != getattr(after, field.name)
+            and not (
+                field.name in JSON_TEXT_FIELDS
+                and _ordered(getattr(before, field.name)) == _ordered(getattr(after, field.name))
+            )
+        )
     ]
+
+
+def _ordered(text: str) -> str:
+    return json.dumps(json.loads(text), sort_keys=True) if text else ""
 
 
 def has(message: Message, name: str) -> bool:

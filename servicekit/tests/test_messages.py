@@ -4,6 +4,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from aarokya.catalogue.v1.benefit_pb2 import Benefit, BenefitTranslation
+from aarokya.identity.v1.platform_pb2 import Platform
 from servicekit.messages import apply_mask, changed_fields
 
 CURRENT = Benefit(
@@ -47,6 +48,18 @@ class TestChangedFields:
     def test_names_what_differs_in_value_or_presence(self):
         after = apply_mask(CURRENT, Benefit(name="Lens", max_age=0), ["name", "max_age", "translations"])
         assert changed_fields(CURRENT, after) == ["name", "max_age", "translations"]
+
+    @pytest.mark.parametrize(
+        ("one", "other", "differ"),
+        [
+            ('{"a":1,"b":[1,2]}', '{"b": [1, 2], "a": 1}', False),
+            ('{"a":1}', '{"a":1.0}', True),
+            ('{"a":1}', '{"a":true}', True),
+            ('{"a":[1,2]}', '{"a":[2,1]}', True),
+        ],
+    )
+    def test_compares_json_by_its_value(self, one: str, other: str, differ: bool):
+        assert bool(changed_fields(Platform(metadata=one), Platform(metadata=other))) == differ
 
     def test_names_nothing_between_equals(self):
         assert changed_fields(CURRENT, apply_mask(CURRENT, CURRENT, ["name", "translations"])) == []

@@ -33,7 +33,6 @@ ALWAYS_REQUIRED = ("first_name", "gender", "date_of_birth")
 DEFAULTS = Platform(default_phone_country_code="+91", token_ttl_seconds=3600, min_user_age=18, max_dependants=8)
 BASE62 = string.digits + string.ascii_letters
 SECRET_LENGTH = 43  # 43 digits of base 62 hold 256 bits
-SHOWN_OF_BROUGHT_SECRET = 4  # enough to tell one from another
 
 
 def _check_settings(platform: Platform) -> None:
@@ -97,8 +96,9 @@ class PlatformService:
         """Change a platform's settings; a change that changes nothing leaves the version as it is."""
         before = await self.get_platform(tx, platform_id, for_update=True)
         require_version(expected_version, before.version)
-        _require_not_archived(before)
         after = apply_mask(before, wanted, mask)
+        if changed_fields(before, after):
+            _require_not_archived(before)
         _check_settings(after)
         if not changed_fields(before, after):
             return before
@@ -180,7 +180,8 @@ class ApiKeyService:
         if wanted.HasField("expires_at"):
             key.expires_at.CopyFrom(wanted.expires_at)
         secret = wanted.secret or _new_secret(key_id)
-        key.prefix = wanted.secret[:SHOWN_OF_BROUGHT_SECRET] if wanted.secret else _prefix(key_id)
+        # Nothing of a secret that was brought is ever shown again.
+        key.prefix = "" if wanted.secret else _prefix(key_id)
         await self._keys.insert(tx, key, self.hash_secret(secret))
         await self._record(tx, "api_key.create", key, {"name": (None, key.name), "secret": None})
         if not wanted.secret:
@@ -243,8 +244,8 @@ def _check_key(wanted: ApiKey, now: datetime) -> None:
     if wanted.HasField("expires_at") and wanted.expires_at.ToDatetime(UTC) <= now:
         details.append(Detail("expires_at", "The moment must lie ahead."))
     # A header could not carry any other secret.
-    if not (wanted.secret.isascii() and wanted.secret.isprintable()):
-        details.append(Detail("secret", "Must be printable ASCII."))
+    if not (wanted.secret.isascii() and wanted.secret.isprintable() and wanted.secret.strip() == wanted.secret):
+        details.append(Detail("secret", "Must be printable ASCII, and neither begin nor end with a space."))
     if details:
         raise PlatformRuleBroken(*details)
 

@@ -1,6 +1,7 @@
 """Every rule about users."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from aarokya.identity.v1.platform_pb2 import Platform
 from aarokya.identity.v1.user_pb2 import User, UserStatus
 from aarokya.records.v1.user_event_service_pb2 import ApplyUserEventRequest, SelfProfile
 from identity.live_state.repository import announce_user
+from identity.platforms.errors import PlatformUnknown
 from identity.platforms.service import ALWAYS_REQUIRED, PlatformService
 from identity.users.errors import (
     ProfileIncomplete,
@@ -66,7 +68,7 @@ class UserService:
         """Return the rows of a page and one more; an operator's look at people is noted."""
         if phone_number is not None:
             try:
-                phone_number = to_e164(phone_number, SEARCHED_COUNTRY_CODE)
+                phone_number = to_e164(phone_number, await self._searched_country_code(tx, platform_id))
             except NotMobile as error:
                 raise UserRuleBroken(Detail("phone_number", "No mobile phone can have this number.")) from error
         rows = await self._users.list_newest(
@@ -77,11 +79,24 @@ class UserService:
             cursor=cursor,
             page_size=page_size,
         )
-        if rows:
+        if phone_number is not None:
+            # Whoever asks for a number asks for one person, or for a few on as many platforms.
+            for row in rows[:page_size]:
+                await self._audit.record(
+                    tx, "user.read", "user", str(row.id), user_id=row.id, platform_id=row.platform_id
+                )
+        elif rows:
             await self._audit.record(
                 tx, "user.list", "user", None, platform_id=platform_id, count=min(len(rows), page_size)
             )
         return rows
+
+    async def _searched_country_code(self, tx: Transaction, platform_id: UUID | None) -> str:
+        """Return what national digits of a search begin with: as in the platform's own requests, if one is named."""
+        if platform_id is not None:
+            with suppress(PlatformUnknown):
+                return (await self._platforms.get_platform(tx, platform_id)).default_phone_country_code
+        return SEARCHED_COUNTRY_CODE
 
     async def update_user(
         self, tx: Transaction, user_id: UUID, wanted: User, mask: Sequence[str], expected_version: int | None
@@ -93,7 +108,7 @@ class UserService:
         if before.user.status == UserStatus.USER_STATUS_DEACTIVATED:
             raise WrongUserStatus
         platform = await self._platforms.get_platform(tx, UUID(before.user.platform_id))
-        after = self._patched(tx, platform, before, wanted, mask, judged=mask)
+        after = self._patched(tx, platform, before, wanted, mask)
         changed = changed_fields(before.user, after.user)
         if not changed:
             return before
@@ -147,6 +162,8 @@ class UserService:
         after.user.ClearField("deactivated_at")
         after.phone_released_at = None
         await self._write(tx, "user.reactivate", before, after, reason=reason)
+        if before.phone_released_at is not None:
+            await self._tell_records_of_phone(tx, after)
         await announce_user(tx, user_id)
         return after
 
@@ -158,6 +175,7 @@ class UserService:
         after = _copy(before)
         after.phone_released_at = tx.now
         await self._write(tx, "user.release_phone", before, after, reason=reason)
+        await self._tell_records_of_phone(tx, after)
         return after
 
     async def erase_user(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
@@ -218,11 +236,14 @@ class UserService:
         wanted: User,
         mask: Sequence[str],
         *,
-        judged: Sequence[str],
+        judged: Sequence[str] | None = None,
     ) -> StoredUser:
-        """Return the user with the fields of the mask changed, once the judged ones keep the rules."""
+        """Return the user with the fields of the mask changed, once the judged ones (those) keep the rules."""
         after = _copy(before)
         after.user = apply_mask(before.user, wanted, mask)
+        if judged is None:
+            # An app may send its whole form: what stays as it is was in order when it came.
+            judged = changed_fields(before.user, after.user)
         details = broken_rules(after.user, judged, today=day_in(self._timezone, tx.now), min_age=platform.min_user_age)
         if "phone_number" in mask:
             try:
@@ -273,6 +294,15 @@ class UserService:
             changes=changes,
             reason=reason,
         )
+
+    async def _tell_records_of_phone(self, tx: Transaction, stored: StoredUser) -> None:
+        """Let SELF say whether the number is still this user's; before onboarding there is no SELF."""
+        if not stored.user.HasField("onboarded_at"):
+            return
+        told = _copy(stored).user
+        if stored.phone_released_at is not None:
+            told.ClearField("phone_number")
+        await self._tell_records(tx, told)
 
     async def _tell_records(self, tx: Transaction, user: User) -> None:
         """Let SELF say what the profile says."""

@@ -102,6 +102,23 @@ class TestListUsers:
             ).fetchall()
         assert noted == [("asha", 1)]
 
+    async def test_notes_whose_number_it_was(self, rules: Any) -> None:
+        user, other = await rules.add_user(), await rules.add_user()
+        await rules.list_users(phone_number=user.phone_number)
+        assert (await rules.history(user.id))[-1].action == "user.read"
+        assert [row.action for row in await rules.history(other.id)] == ["user.create"]
+
+    async def test_reads_national_digits_as_the_named_platform_does(self, rules: Any) -> None:
+        platform = await rules.add_platform(default_phone_country_code="+971")
+        user = (await rules.issue_token(platform, "501234567")).stored.user
+        assert user.phone_number == "+971501234567"
+        found = await rules.list_users(phone_number="501234567", platform_id=UUID(platform.id))
+        assert found == [user.id]
+
+    async def test_finds_nobody_on_an_unknown_platform(self, rules: Any) -> None:
+        user = await rules.add_user()
+        assert await rules.list_users(phone_number=user.phone_number, platform_id=uuid4()) == []
+
     async def test_does_not_find_a_released_or_erased_number(self, rules: Any) -> None:
         user = await rules.add_deactivated_user()
         assert await rules.list_users(phone_number=user.phone_number) == [user.id]
@@ -190,16 +207,43 @@ class TestUpdateUser:
         await rules.update_user(active, city="Bengaluru")
         assert await rules.events_of(active) == []
 
+    async def test_takes_back_from_self_a_number_that_was_released(self, rules: Any) -> None:
+        user = await rules.add_deactivated_user(last_name="Kumar")
+        await rules.events_of(user)
+        await rules.release_phone(user)
+        [event] = await rules.events_of(user)
+        assert not event.profile.HasField("phone_number")
+        assert event.profile.last_name == "Kumar"
+        await rules.reactivate(user)
+        [event] = await rules.events_of(user)
+        assert event.profile.phone_number == user.phone_number
+
+    async def test_tells_records_nothing_of_the_number_of_somebody_without_self(self, rules: Any) -> None:
+        user = await rules.add_user()
+        await rules.deactivate(user)
+        await rules.release_phone(user)
+        await rules.reactivate(user)
+        assert await rules.events_of(user) == []
+
+    async def test_does_not_judge_again_what_stays_as_it_is(self, rules: Any) -> None:
+        platform = await rules.add_platform()
+        user = await rules.add_active_user(platform)
+        await rules.update_platform(platform.id, min_user_age=100)
+        changed = await rules.update_user(user, date_of_birth=user.date_of_birth, city="Bengaluru")
+        assert changed.city == "Bengaluru"
+        with pytest.raises(UserRuleBroken):
+            await rules.update_user(user, date_of_birth="1990-05-18")
+
     async def test_lets_operators_change_the_number(self, rules: Any) -> None:
         user, number = await rules.add_active_user(), rules.new_number()
         await rules.events_of(user)
         changed = await rules.update_user(user, by=rules.admin, phone_number=f"0{number}")
         assert changed.phone_number == f"+91{number}"
-        assert await rules.list_users(phone_number=number) == [user.id]
-        assert await rules.list_users(phone_number=user.phone_number) == []
         [event] = await rules.events_of(user)
         assert event.profile.phone_number == f"+91{number}"
         assert (await rules.history(user.id))[-1].changes == '{"phone_number": null}'
+        assert await rules.list_users(phone_number=number) == [user.id]
+        assert await rules.list_users(phone_number=user.phone_number) == []
 
     async def test_finds_the_same_number_unchanged(self, rules: Any) -> None:
         user = await rules.add_user()

@@ -119,13 +119,14 @@ class DependantService:
         `state` is None when users change their own family: the gateway has seen that they may.
         """
         moment = await self._dependants.lock_family(tx, user_id)
-        before = await self._find_changeable(tx, state, user_id, dependant_id, expected_version)
+        before = await self._find_writable(tx, state, user_id, dependant_id, expected_version)
         after = apply_mask(before, with_e164(wanted), mask)
-        if after.relationship == SELF:
-            raise SelfIsManaged
         changed = set(changed_fields(before, after))
         if not changed:
             return before
+        _require_changeable(before)
+        if after.relationship == SELF:
+            raise SelfIsManaged
         family = await self._dependants.list_family(tx, user_id)
         self._require_rules(tx, before, after, family)
         if changed & WHO:
@@ -142,7 +143,8 @@ class DependantService:
     ) -> None:
         """Append a version that is removed."""
         moment = await self._dependants.lock_family(tx, user_id)
-        before = await self._find_changeable(tx, state, user_id, dependant_id, expected_version)
+        before = await self._find_writable(tx, state, user_id, dependant_id, expected_version)
+        _require_changeable(before)
         after = _copy(before)
         after.status = REMOVED
         await self._append(tx, "dependant.delete", before, after, moment)
@@ -169,7 +171,7 @@ class DependantService:
             raise DependantUnknown
         return dependant
 
-    async def _find_changeable(
+    async def _find_writable(
         self,
         tx: Transaction,
         state: UserState | None,
@@ -181,10 +183,6 @@ class DependantService:
         require_version(expected_version, dependant.version)
         if state is not None:
             require_active(state)
-        if dependant.relationship == SELF:
-            raise SelfIsManaged
-        if dependant.status == REMOVED:
-            raise DependantRemoved
         return dependant
 
     def _require_rules(
@@ -252,6 +250,13 @@ class DependantService:
             await self._audit.record(
                 tx, action, "dependant", dependant_id, user_id=user_id, platform_id=platform_id, count=count
             )
+
+
+def _require_changeable(dependant: Dependant) -> None:
+    if dependant.relationship == SELF:
+        raise SelfIsManaged
+    if dependant.status == REMOVED:
+        raise DependantRemoved
 
 
 def _first_version(wanted: Dependant, user_id: UUID, platform_id: UUID) -> Dependant:
