@@ -56,7 +56,9 @@ class Overload(Experiment):
         async def ask() -> None:
             nonlocal done
             while time.monotonic() < ends_at:
-                done += (await self._read(scene)).status == 200
+                # Not in one line with the sum, which would forget what others have counted meanwhile.
+                is_good = (await self._read(scene)).status == 200
+                done += is_good
 
         await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
         return done / self.seconds
