@@ -55,7 +55,7 @@ class LiveState:
             max_entries=MOST_KEYS,
             max_age_s=KEYS_USED_FOR_S,
         )
-        self._watch = Watch(self._open_stream, self._hear, (self._users, self._keys), self._lease)
+        self._watch = Watch(self._open_stream, self._hear, (self._users, self._keys), self._lease, as_of=_as_of)
 
     async def run(self) -> None:
         """Listen to identity until cancelled. Before and without it, identity is asked for every request."""
@@ -135,3 +135,7 @@ class LiveState:
                 self.forget_platform(message.platform_id)
             case "everything":
                 self._watch.forget_everything()
+
+
+def _as_of(message: WatchLiveStateResponse) -> float | None:
+    return message.as_of_us / 1_000_000 if message.HasField("as_of_us") else None

@@ -5,6 +5,11 @@ The service streams what must be forgotten, and a heartbeat when there is nothin
 server never reports its stream down, so silence alone has to be enough to stop trusting what is remembered: change and
 heartbeat travel in one stream, in order, hence a change that is not heard yet ends the lease in time.
 
+A stream that delivers late, or a reader that falls behind, is never silent. So a message tells as of when it speaks, on
+the sender's clock, counted from the opening of the stream; and the lease lasts from then on, not from its arrival. The
+clocks need not agree: the sender sees the stream opened after the reader asked for it, so a message is at most as old
+as the reader's own time since it asked, less what the sender counts.
+
     Watch ── one stream ──▶ Lease ──▶ LeasedCache (users), LeasedCache (keys), …
 """
 
@@ -25,6 +30,10 @@ from servicekit.errors import ServiceAway
 from servicekit.trace_context import onward_trace
 
 LEASE_S = 0.75
+# A stream that was slow to open has all its messages look older than they are. After so many that do, one after the
+# other, another stream is opened, which may be quicker.
+LATE_S = LEASE_S / 3
+MOST_LATE = 8
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
 # A change that comes while a state is fetched has it fetched again, but not for ever.
@@ -63,9 +72,13 @@ class Lease:
     def is_valid(self) -> bool:
         return self._clock() < self.until
 
-    def renew(self) -> None:
-        """Let the lease last its whole time from now on."""
-        self.until = self._clock() + self._seconds
+    def now(self) -> float:
+        """Return the moment on the clock."""
+        return self._clock()
+
+    def renew(self, since: float | None = None) -> None:
+        """Let the lease last its whole time from a moment on, which may be so long ago that it is over; from now on."""
+        self.until = (self._clock() if since is None else since) + self._seconds
 
     def end(self) -> None:
         """End the lease at once."""
@@ -242,6 +255,10 @@ class LeasedCache(Generic[Question, State]):
                 del self._keys_by_tag[tag]
 
 
+class _Late(Exception):
+    """The stream's messages arrive too late, or it was opened too slowly to tell."""
+
+
 class Watch(Generic[Heard]):
     """One stream of what must be forgotten, for all caches under a lease."""
 
@@ -252,6 +269,7 @@ class Watch(Generic[Heard]):
         caches: Iterable[LeasedCache[Any, Any]],
         lease: Lease,
         *,
+        as_of: Callable[[Heard], float | None] = lambda message: None,
         patience_s: float = LEASE_S,
     ) -> None:
         """Describe the stream; `run` opens it.
@@ -261,12 +279,15 @@ class Watch(Generic[Heard]):
             hear: forgets what a message says, nothing for a heartbeat.
             caches: what is forgotten altogether when messages may have been missed.
             lease: is renewed by every message.
+            as_of: how many seconds after the opening of the stream the sender knew all that it has said by a message.
+                None for one that does not tell, from an older sender: it is taken for as new as its arrival.
             patience_s: a stream that is silent for so long, in seconds, is given up.
         """
         self._open_stream = open_stream
         self._hear = hear
         self._caches = tuple(caches)
         self._lease = lease
+        self._as_of = as_of
         self._patience_s = patience_s
 
     async def run(self) -> None:
@@ -275,14 +296,24 @@ class Watch(Generic[Heard]):
         while True:
             reason = "ended"
             was_heard = False
+            late, newest = 0, float("-inf")
             try:
+                asked_at = self._lease.now()
                 async for message in _while_talking(self._open_stream(), self._patience_s):
                     if not self._lease.is_valid:
                         # Whether all was heard in time is not known, be it the stream or this process that stood still.
                         self.forget_everything()
                     self._hear(message)
-                    self._lease.renew()
+                    as_of = self._as_of(message)
+                    self._lease.renew(None if as_of is None else asked_at + as_of)
+                    if as_of is not None and as_of > newest:
+                        newest = as_of
+                        late = late + 1 if self._lease.now() - asked_at - as_of > LATE_S else 0
+                    if late >= MOST_LATE or not self._lease.is_valid:
+                        raise _Late
                     was_heard = True
+            except _Late:
+                reason = "late"
             except TimeoutError:
                 reason = "silent"
             except grpc.aio.AioRpcError as error:
@@ -292,8 +323,9 @@ class Watch(Generic[Heard]):
                 log.exception("watched stream could not be read")
             self._lease.end()
             self.forget_everything()
-            if was_heard:
+            if was_heard or reason == "late":
                 log.warning("watched stream is lost", reason=reason)
+            if was_heard:
                 pause = SHORTEST_PAUSE_S
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)

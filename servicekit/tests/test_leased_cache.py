@@ -8,7 +8,7 @@ import pytest
 
 from servicekit import leased_cache
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import Lease, LeasedCache, Watch
+from servicekit.leased_cache import MOST_LATE, Lease, LeasedCache, Watch
 
 HEARTBEAT = ""
 NONSENSE = "?"
@@ -439,3 +439,92 @@ class TestWatch:
             await streams.say(None)
             answers.set()
             assert await waiting == "deactivated@p1"
+
+
+class Delayed:
+    """A stream whose messages tell as of when they speak, by a clock of its sender's own, and arrive later."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.opened: list[tuple[float, asyncio.Queue[float]]] = []
+        self._one_more = asyncio.Event()
+        # How long the sender takes to see that the stream was opened.
+        self.opens_in_s = 0.0
+
+    async def open(self) -> AsyncIterator[float]:
+        said: asyncio.Queue[float] = asyncio.Queue()
+        self._clock.now += self.opens_in_s
+        self.opened.append((self._clock.now, said))
+        self._one_more.set()
+        while True:
+            yield await said.get()
+
+    async def beat(self, delay_s: float) -> None:
+        """Let a heartbeat arrive now that was sent before."""
+        opened_at, said = self.opened[-1]
+        said.put_nowait(self._clock.now - opened_at - delay_s)
+        await settle()
+
+    async def wait_for(self, count: int) -> None:
+        """Wait until so many have been opened."""
+        async with asyncio.timeout(5):
+            while len(self.opened) < count:
+                self._one_more.clear()
+                await self._one_more.wait()
+
+
+class TestWatchOfALateStream:
+    @pytest.fixture
+    def stream(self, clock: Clock) -> Delayed:
+        return Delayed(clock)
+
+    @pytest.fixture
+    def lease(self, clock: Clock) -> Lease:
+        return Lease(0.75, clock)
+
+    @pytest.fixture(autouse=True)
+    async def watch(self, cache: LeasedCache[str, str], lease: Lease, stream: Delayed) -> AsyncIterator[None]:
+        watch = Watch(stream.open, lambda message: None, [cache], lease, as_of=lambda message: message, patience_s=5)
+        running = asyncio.create_task(watch.run())
+        await stream.wait_for(1)
+        yield
+        running.cancel()
+        await asyncio.wait([running])
+
+    async def test_the_lease_lasts_from_when_the_message_speaks(
+        self, stream: Delayed, lease: Lease, clock: Clock
+    ) -> None:
+        clock.now += 10
+        await stream.beat(delay_s=0.2)
+        assert lease.until == pytest.approx(clock.now + 0.55)
+
+    async def test_forgets_all_when_messages_become_late(
+        self, stream: Delayed, lease: Lease, cache: LeasedCache[str, str], clock: Clock
+    ) -> None:
+        await stream.beat(delay_s=0)
+        await cache.get("ravi")
+        for _ in range(8):
+            clock.now += 0.25
+            # Heartbeats go on, but news takes 2 s.
+            await stream.beat(delay_s=2)
+        assert not lease.is_valid
+        assert len(cache) == 0
+        await stream.wait_for(2)
+        await stream.beat(delay_s=0)
+        assert lease.is_valid
+
+    async def test_measures_anew_when_the_stream_was_slow_to_open(
+        self, stream: Delayed, lease: Lease, clock: Clock
+    ) -> None:
+        stream.opens_in_s = 0.5
+        clock.now += 1
+        await stream.beat(delay_s=1)
+        await stream.wait_for(2)
+        stream.opens_in_s = 0
+        for _ in range(MOST_LATE):
+            clock.now += 0.25
+            await stream.beat(delay_s=0)
+            assert lease.until < clock.now + 0.75
+        await stream.wait_for(3)
+        await stream.beat(delay_s=0)
+        assert lease.until == clock.now + 0.75

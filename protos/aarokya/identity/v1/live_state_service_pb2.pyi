@@ -231,6 +231,7 @@ class WatchLiveStateResponse(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     PLATFORM_ID_FIELD_NUMBER: _builtins.int
     EVERYTHING_FIELD_NUMBER: _builtins.int
+    AS_OF_US_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Forget this user's state."""
     key_id: _builtins.str
@@ -239,6 +240,10 @@ class WatchLiveStateResponse(_message.Message):
     """Forget the state of this platform, its users and its keys."""
     everything: _builtins.bool
     """Forget everything: messages may have been missed."""
+    as_of_us: _builtins.int
+    """The moment as of which the stream is complete: what was committed before it has been said by now.
+    In microseconds on the sender's clock since the stream was opened; below 0 when the moment was before that.
+    """
     def __init__(
         self,
         *,
@@ -246,13 +251,19 @@ class WatchLiveStateResponse(_message.Message):
         key_id: _builtins.str = ...,
         platform_id: _builtins.str = ...,
         everything: _builtins.bool = ...,
+        as_of_us: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of_us", b"_as_of_us", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of_us", b"_as_of_us", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__as_of_us: _TypeAlias = _typing.Literal["as_of_us"]  # noqa: Y015
+    _WhichOneofArgType__as_of_us: _TypeAlias = _typing.Literal["_as_of_us", b"_as_of_us"]  # noqa: Y015
     _WhichOneofReturnType_changed: _TypeAlias = _typing.Literal["user_id", "key_id", "platform_id", "everything"]  # noqa: Y015
     _WhichOneofArgType_changed: _TypeAlias = _typing.Literal["changed", b"changed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of_us) -> _WhichOneofReturnType__as_of_us | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_changed) -> _WhichOneofReturnType_changed | None: ...
 
 Global___WatchLiveStateResponse: _TypeAlias = WatchLiveStateResponse  # noqa: Y015

@@ -72,7 +72,7 @@ class LiveStateServiceServicer:
 
     def WatchLiveState(self, request, context):
         """WatchLiveState streams what must be forgotten, with a heartbeat every 250 ms.
-        What was learned from this service may be used for 750 ms after the last message.
+        What was learned from this service may be used for 750 ms after the moment as of which the last message speaks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class LiveStateServiceStub:
     """ResolveApiKey finds the partner key of a presented secret."""
     WatchLiveState: _grpc.UnaryStreamMultiCallable[_live_state_service_pb2.WatchLiveStateRequest, _live_state_service_pb2.WatchLiveStateResponse]
     """WatchLiveState streams what must be forgotten, with a heartbeat every 250 ms.
-    What was learned from this service may be used for 750 ms after the last message.
+    What was learned from this service may be used for 750 ms after the moment as of which the last message speaks.
     """
 
 @_typing.type_check_only
@@ -53,7 +53,7 @@ class LiveStateServiceAsyncStub(LiveStateServiceStub):
     """ResolveApiKey finds the partner key of a presented secret."""
     WatchLiveState: _aio.UnaryStreamMultiCallable[_live_state_service_pb2.WatchLiveStateRequest, _live_state_service_pb2.WatchLiveStateResponse]  # type: ignore[assignment]
     """WatchLiveState streams what must be forgotten, with a heartbeat every 250 ms.
-    What was learned from this service may be used for 750 ms after the last message.
+    What was learned from this service may be used for 750 ms after the moment as of which the last message speaks.
     """
 
 class LiveStateServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -82,7 +82,7 @@ class LiveStateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_live_state_service_pb2.WatchLiveStateResponse], _abc.AsyncIterator[_live_state_service_pb2.WatchLiveStateResponse]]:
         """WatchLiveState streams what must be forgotten, with a heartbeat every 250 ms.
-        What was learned from this service may be used for 750 ms after the last message.
+        What was learned from this service may be used for 750 ms after the moment as of which the last message speaks.
         """
 
 def add_LiveStateServiceServicer_to_server(servicer: LiveStateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

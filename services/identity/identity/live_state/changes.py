@@ -1,6 +1,7 @@
 """Hears from the database what must be forgotten and passes it to every stream."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 import psycopg
@@ -26,11 +27,14 @@ class LiveStateChanges:
 
     A heartbeat is a round trip to the database: whatever was committed before has been passed on by then. So whenever
     the database, the connection or this process stands still, all the streams fall silent.
+    How late a message arrives its reader can't see, so each tells as of when it speaks: the beginning of the last
+    round trip that was completed.
     """
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._streams: set[asyncio.Queue[WatchLiveStateResponse]] = set()
+        self._streams: set[asyncio.Queue[tuple[WatchLiveStateResponse, float]]] = set()
+        self._as_of = 0.0
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -43,11 +47,16 @@ class LiveStateChanges:
 
     async def watch(self) -> AsyncGenerator[WatchLiveStateResponse, None]:
         """Yield what must be forgotten from now on, and heartbeats while the database is heard."""
-        stream: asyncio.Queue[WatchLiveStateResponse] = asyncio.Queue()
+        # Not before the reader asked for the stream, so the reader may take its asking for this moment.
+        opened_at = time.monotonic()
+        stream: asyncio.Queue[tuple[WatchLiveStateResponse, float]] = asyncio.Queue()
         self._streams.add(stream)
         try:
             while True:
-                yield await stream.get()
+                said, as_of = await stream.get()
+                message = WatchLiveStateResponse(as_of_us=int((as_of - opened_at) * 1_000_000))
+                message.MergeFrom(said)
+                yield message
         finally:
             self._streams.discard(stream)
 
@@ -56,14 +65,17 @@ class LiveStateChanges:
             self._dsn, autocommit=True, connect_timeout=2, application_name="identity live state"
         )
         async with connection:
+            self._as_of = time.monotonic()
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             # What was announced while nobody listened is not known.
             self._publish(WatchLiveStateResponse(everything=True))
             while True:
+                asked_at = time.monotonic()
                 with cut_off_after(ANSWER_S, connection):
                     await connection.execute("SELECT 1")
                 # What came together with the answer goes before the heartbeat.
                 await self._pass_on(connection, 0)
+                self._as_of = asked_at
                 self._publish(WatchLiveStateResponse())
                 await self._pass_on(connection, HEARTBEAT_S)
 
@@ -74,11 +86,11 @@ class LiveStateChanges:
     def _publish(self, message: WatchLiveStateResponse) -> None:
         for stream in self._streams:
             if stream.qsize() < MOST_WAITING:
-                stream.put_nowait(message)
+                stream.put_nowait((message, self._as_of))
             else:
                 while not stream.empty():
                     stream.get_nowait()
-                stream.put_nowait(WatchLiveStateResponse(everything=True))
+                stream.put_nowait((WatchLiveStateResponse(everything=True), self._as_of))
 
 
 def _to_message(payload: str) -> WatchLiveStateResponse:

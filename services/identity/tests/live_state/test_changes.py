@@ -31,11 +31,14 @@ class Stream:
 
     def __init__(self) -> None:
         self.heard: list[tuple[float, WatchLiveStateResponse]] = []
+        self.as_of: list[int] = []
         self._more = asyncio.Event()
 
     async def read(self, changes: LiveStateChanges) -> None:
         async with aclosing(changes.watch()) as messages:
             async for message in messages:
+                self.as_of.append(message.as_of_us)
+                message.ClearField("as_of_us")
                 self.heard.append((time.monotonic(), message))
                 self._more.set()
 
@@ -183,7 +186,24 @@ class TestWatch:
             for message in sent:
                 changes._publish(message)
             # The first four gave way to one that says it all.
-            assert [await waiting, await anext(slow)] == [EVERYTHING, sent[4]]
+            heard = [await waiting, await anext(slow)]
+            for message in heard:
+                message.ClearField("as_of_us")
+            assert heard == [EVERYTHING, sent[4]]
+
+    async def test_tells_as_of_when_it_speaks(self, stream: Stream, listener_pid: int) -> None:
+        assert stream.as_of == sorted(stream.as_of)
+        os.kill(listener_pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(1)
+        finally:
+            os.kill(listener_pid, signal.SIGCONT)
+        before = len(stream.heard)
+        await stream.until(HEARTBEAT)
+        # What is said at last is only known for the moment at which it was asked.
+        [delay, *_] = [at - as_of / 1e6 for (at, _), as_of in zip(stream.heard, stream.as_of, strict=True)][before:]
+        opened_at = min(at - as_of / 1e6 for (at, _), as_of in zip(stream.heard, stream.as_of, strict=True))
+        assert delay - opened_at > 0.5
 
 
 class TestDatabaseNotHeard:

@@ -265,7 +265,8 @@ class TestArchivePlatform:
         async with rules.as_admin() as tx:
             await rules.platforms.archive_platform(tx, UUID(platform.id), None)
             issuing = asyncio.ensure_future(issue())
-            await rules.wait_until_blocked()
+            async with asyncio.timeout(10):
+                await rules.wait_until_blocked()
         with pytest.raises(PlatformArchived):
             await issuing
 

@@ -30,7 +30,7 @@ class UserStates:
         self._users: LeasedCache[str, UserState] = LeasedCache(
             lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=MOST_USERS
         )
-        self._watch = Watch(self._open_stream, self._hear, (self._users,), lease)
+        self._watch = Watch(self._open_stream, self._hear, (self._users,), lease, as_of=_as_of)
 
     async def run(self) -> None:
         """Listen to identity until cancelled. Before and without it, identity is asked every time."""
@@ -87,6 +87,10 @@ def require_active(state: UserState) -> None:
     """Refuse with `WrongUserStatus` unless the user is active."""
     if state.status != UserStatus.USER_STATUS_ACTIVE:
         raise WrongUserStatus
+
+
+def _as_of(message: WatchLiveStateResponse) -> float | None:
+    return message.as_of_us / 1_000_000 if message.HasField("as_of_us") else None
 
 
 def _is_own(call: Call, user_id: UUID) -> bool:
