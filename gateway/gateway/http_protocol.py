@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,8 @@ class ConnectionLimits:
     """How long one connection may keep us waiting, and how many there may be."""
 
     max_connections: int = 1000
-    """Open connections a process serves; a quarter more are told so (503), and those beyond are dropped."""
+    """Open connections a process serves; when one more comes, the one that has been idle for longest is closed. If none
+    is idle, a quarter more are told so (503), and those beyond are dropped."""
     head_seconds: float = 10.0
     """From the opening of a connection, or the first byte of a later request, to the end of its headers."""
     write_seconds: float = 10.0
@@ -81,11 +83,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._fresh_bytes = 0
         self._bytes_without_yield = 0
         self._header_bytes = 0
+        self._answered_at = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            self._make_room()
         excess = len(self.connections) - self._limits.max_connections
         if excess > self._limits.max_connections // 4:
             transport.abort()
@@ -94,6 +99,16 @@ class HttpProtocol(HttpToolsProtocol):
             self._answer_and_close("RQ-111")
         else:
             self._set_deadline(self._limits.head_seconds, self._give_up_waiting_for_head)
+
+    def _make_room(self) -> None:
+        """Close the connection that has been idle for longest, so that kept ones do not shut new callers out."""
+        idle = [one for one in self.connections if isinstance(one, HttpProtocol) and one.timeout_keep_alive_task]
+        if idle:
+            longest = min(idle, key=lambda protocol: protocol._answered_at)
+            longest._unset_keepalive_if_required()
+            longest._close()
+            # It takes the loop's next round to go by itself.
+            self.connections.discard(longest)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -235,6 +250,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self.server_state.total_requests += 1
             return
         super().on_response_complete()
+        self._answered_at = time.perf_counter()
         if self.pipeline:
             # Otherwise every answer would let in another buffer full of requests.
             self.flow.pause_reading()

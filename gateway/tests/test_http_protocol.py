@@ -429,6 +429,22 @@ class TestConnections:
         (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
         assert answer.status == 200
 
+    def test_closes_those_that_are_idle_for_longest_to_make_room(self, serve):
+        served = serve(replace(PATIENT, max_connections=4))
+        kept = [served.connect() for _ in range(4)]
+        for connection in kept:
+            connection.sendall(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+            read_until(connection, b"0 bytes")
+        for _ in range(2):
+            newcomer = served.connect()
+            newcomer.sendall(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+            read_until(newcomer, b"0 bytes")
+            kept.append(newcomer)
+        assert [read_to_end(connection) for connection in kept[:2]] == [b"", b""]
+        for connection in kept[2:]:
+            connection.sendall(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+            read_until(connection, b"0 bytes")
+
     def test_drops_those_beyond(self, serve):
         served = serve(replace(PATIENT, max_connections=8))
         connections = [served.connect() for _ in range(30)]
