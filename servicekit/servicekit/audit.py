@@ -34,7 +34,7 @@ from uuid6 import uuid7
 from aarokya.audit.v1 import audit_log_pb2
 from aarokya.audit.v1.audit_log_service_pb2 import ListAuditLogsRequest
 from servicekit.caller import Call
-from servicekit.crypto import SealBroken
+from servicekit.crypto import MasterKeyMissing, SealBroken
 from servicekit.data_keys import KEY_ID_BYTES, SERVICE_OWNER, DataKeys, OwnerErased
 from servicekit.database import Transaction
 from servicekit.enum_text import number_of, text_of
@@ -289,9 +289,9 @@ class AuditLog:
                     master_key_id=row.master_key_id,
                     wrapped=row.wrapped,
                 )
-            except SealBroken:
+            except (SealBroken, MasterKeyMissing) as error:
                 # Whoever looks into a tampered log must still be able to read it; `verify` is what finds the row.
-                log.error("audit reason does not open", audit_id=str(row.id))
+                log.error("audit reason does not open", audit_id=str(row.id), error=type(error).__name__)
             else:
                 message.MergeFromString(opened or b"")
         return message

@@ -36,9 +36,9 @@ from sqlalchemy import (
 
 from aarokya.audit.v1.audit_log_pb2 import AuditLogVerification
 from servicekit.audit_heads import Head, HeadFile
+from servicekit.background import repeat
 from servicekit.caller import system_call
 from servicekit.database import Database, Transaction
-from servicekit.errors import Refusal
 
 PERIOD_S = 0.4
 BATCH = 2000
@@ -126,13 +126,11 @@ class AuditChain:
 
     async def run(self) -> None:
         """Seal what is committed, until cancelled; a database that is away is waited for."""
-        while True:
-            try:
-                while await self.seal() == BATCH:
-                    pass
-            except (Refusal, OSError) as error:
-                log.error("audit chain stands still", error=type(error).__name__)
-            await asyncio.sleep(PERIOD_S)
+        await repeat(self._seal_all, lambda: asyncio.sleep(PERIOD_S), "audit chain stands still")
+
+    async def _seal_all(self) -> None:
+        while await self.seal() == BATCH:
+            pass
 
     def overdue_rows(self) -> float:
         """Return how many rows have waited for more than 5 s; infinity when nobody has been able to look for 5 s."""

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from servicekit.line_file import LineFile
+import structlog
+
+from servicekit.line_file import Line, LineFile
 
 LARGEST_BYTES = 1024 * 1024
 NEWEST_KEPT = 1000
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,14 @@ class HeadFile:
         self._file = LineFile(path)
 
     def read(self) -> list[Head]:
-        """Return all heads in the file, oldest first."""
-        return [Head(line["sequence"], bytes.fromhex(line["hash"])) for line in self._file.read()]
+        """Return all heads in the file, oldest first. A damaged line is told and left out: the others still count."""
+        heads = []
+        for line in self._file.read():
+            try:
+                heads.append(_head(line))
+            except (KeyError, TypeError, ValueError):
+                log.error("line of the audit chain's heads can't be read")
+        return heads
 
     def last(self) -> Head | None:
         """Return the head that was written last."""
@@ -57,6 +67,13 @@ class HeadFile:
         older, newest = lines[:-NEWEST_KEPT], lines[-NEWEST_KEPT:]
         kept = [line for place, line in enumerate(older) if place % 2 == 0 or "lost" in line]
         self._file.replace([*kept, *newest])
+
+
+def _head(line: Line) -> Head:
+    sequence = line["sequence"]
+    if not isinstance(sequence, int):
+        raise TypeError
+    return Head(sequence, bytes.fromhex(line["hash"]))
 
 
 def _line(head: Head) -> dict[str, object]:

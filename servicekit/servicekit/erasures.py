@@ -2,15 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import structlog
+
 from servicekit.caller import system_call
 from servicekit.database import Database, Transaction
-from servicekit.line_file import LineFile
+from servicekit.line_file import Line, LineFile
 
 TOLD_EVERY = 100
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,16 @@ class ErasureFile:
         self._file = LineFile(path)
 
     def read(self) -> list[Erasure]:
-        """Return each person once; replicas may have written one twice."""
-        erasures = (
-            Erasure(UUID(line["user_id"]), UUID(line["platform_id"]), datetime.fromisoformat(line["erased_at"]))
-            for line in self._file.read()
-        )
-        return list({erasure.user_id: erasure for erasure in erasures}.values())
+        """Return each person once; replicas may have written one twice. A damaged line is told and left out."""
+        erasures = {}
+        for line in self._file.read():
+            try:
+                erasure = _erasure(line)
+            except (KeyError, TypeError, ValueError):
+                log.error("line of the list of erasures can't be read")
+                continue
+            erasures[erasure.user_id] = erasure
+        return list(erasures.values())
 
     def append(self, erasures: Iterable[Erasure]) -> None:
         """Write persons so that they outlive a crash. Raises OSError."""
@@ -47,6 +55,13 @@ class ErasureFile:
                 }
                 for erasure in erasures
             )
+
+
+def _erasure(line: Line) -> Erasure:
+    user_id, platform_id, erased_at = line["user_id"], line["platform_id"], line["erased_at"]
+    if not (isinstance(user_id, str) and isinstance(platform_id, str)):
+        raise TypeError
+    return Erasure(UUID(user_id), UUID(platform_id), datetime.fromisoformat(erased_at).astimezone(UTC))
 
 
 async def erase_again(

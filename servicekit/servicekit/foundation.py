@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc.aio
-import structlog
 from sqlalchemy import Table
 
 from aarokya.audit.v1.audit_log_service_pb2_grpc import add_AuditLogServiceServicer_to_server
@@ -12,11 +11,11 @@ from servicekit.audit import AuditLog
 from servicekit.audit_chain import AuditChain
 from servicekit.audit_heads import HeadFile
 from servicekit.audit_rpc import AuditLogRpc
+from servicekit.background import repeat
 from servicekit.caller import system_call
 from servicekit.crypto import KeyRing, LookupHash
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database
-from servicekit.errors import Refusal
 from servicekit.idempotency import OnceOnly
 from servicekit.logs import configure_logs
 from servicekit.metrics import AUDIT_UNSEALED, CERTIFICATE_EXPIRY, serve_metrics
@@ -26,8 +25,6 @@ from servicekit.settings import ServiceSettings, key_bytes
 from servicekit.tls import expires_at, server_credentials
 
 HOUSEKEEPING_S = 600
-
-log = structlog.get_logger()
 
 
 class Foundation:
@@ -68,14 +65,28 @@ class Foundation:
         servicers: Sequence[Servicer],
         add: Callable[[grpc.aio.Server], None],
         tasks: Sequence[Callable[[], Awaitable[None]]] = (),
+        get_ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Serve the service's own servicers and its audit log until told to stop."""
+        """Serve the service's own servicers and its audit log until told to stop.
+
+        Args:
+            servicers: the service's own.
+            add: registers them with the server.
+            tasks: the service's own work beside the server.
+            get_ready: returns when the service can work, for what it needs besides its database.
+        """
         settings = self.settings
         audit_rpc = AuditLogRpc(self.database, self.audit, self._chain)
 
         def add_all(server: grpc.aio.Server) -> None:
             add(server)
             add_AuditLogServiceServicer_to_server(audit_rpc, server)
+
+        async def reach_all() -> None:
+            async with self.database.transaction(system_call(self.service)):
+                pass
+            if get_ready is not None:
+                await get_ready()
 
         AUDIT_UNSEALED.set_function(self._chain.overdue_rows)
         CERTIFICATE_EXPIRY.set_function(lambda: expires_at(settings.tls_certificate).timestamp())
@@ -85,6 +96,7 @@ class Foundation:
             server_credentials(settings.tls_ca, settings.tls_certificate, settings.tls_key),
             (*servicers, audit_rpc),
             add_all,
+            get_ready=reach_all,
             tasks=(self._chain.run, self._keep_house, *tasks),
             with_reflection=settings.is_development,
         )
@@ -92,10 +104,10 @@ class Foundation:
 
     async def _keep_house(self) -> None:
         """Now and then forget what is only kept for a while."""
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
-            try:
-                async with self.database.transaction(system_call(self.service)) as tx:
-                    await self.once.forget_old(tx)
-            except Refusal as refusal:
-                log.warning("housekeeping waits for the database", code=refusal.code)
+        await repeat(self._forget_old, lambda: asyncio.sleep(HOUSEKEEPING_S), "housekeeping stands still")
+
+    async def _forget_old(self) -> None:
+        is_left = True
+        while is_left:
+            async with self.database.transaction(system_call(self.service)) as tx:
+                is_left = await self.once.forget_old(tx)

@@ -15,6 +15,8 @@ from servicekit.errors import KeyReused, KeyStillRunning
 from servicekit.server import replayed
 
 REMEMBERED = timedelta(hours=24)
+# At a time, so that the answers of a busy day are deleted without running into a statement's time limit.
+MOST_FORGOTTEN = 1000
 Response = TypeVar("Response", bound=Message)
 
 
@@ -98,9 +100,14 @@ class OnceOnly:
         )
         return response
 
-    async def forget_old(self, tx: Transaction) -> None:
-        """Delete what is older than a day."""
-        await tx.execute(delete(self._table).where(self._table.c.created_at < tx.now - REMEMBERED))
+    async def forget_old(self, tx: Transaction) -> bool:
+        """Delete some of what is older than a day; return whether there may be more."""
+        table = self._table
+        old = select(table.c.scope).where(table.c.created_at < tx.now - REMEMBERED).limit(MOST_FORGOTTEN)
+        scopes = list((await tx.execute(old.with_for_update(skip_locked=True))).scalars())
+        if scopes:
+            await tx.execute(delete(table).where(table.c.scope.in_(scopes)))
+        return len(scopes) == MOST_FORGOTTEN
 
 
 def _bound_to(scope: bytes) -> bytes:

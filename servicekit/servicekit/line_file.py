@@ -20,15 +20,17 @@ class LineFile:
     def read(self) -> Iterator[Line]:
         """Yield all lines; there are none without a file."""
         try:
-            content = self._path.read_text()
+            content = self._path.read_text(errors="replace")
         except FileNotFoundError:
             return
         for text in content.splitlines():
             try:
-                yield json.loads(text)
+                line = json.loads(text)
             except ValueError:
                 # A crash in the middle of a write leaves half a line; who wrote it writes it again.
                 continue
+            if isinstance(line, dict):
+                yield line
 
     def size(self) -> int:
         """Return the file's size in bytes."""

@@ -6,7 +6,8 @@ A relay that dies leaves its lease to run out; the receiver's `Inbox` makes the 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -33,8 +34,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 from uuid6 import uuid7
 
+from servicekit.background import repeat
 from servicekit.caller import system_call
-from servicekit.crypto import SealBroken
+from servicekit.crypto import MasterKeyMissing, SealBroken
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database, Transaction
 from servicekit.errors import Refusal
@@ -46,6 +48,8 @@ POLL_S = 0.5
 LOOK_AGAIN_S = 0.01
 BATCH = 20
 KEPT = timedelta(days=7)
+# At a time, so that it takes no time even when many were delivered at once; and it is done oftener than that.
+MOST_DELETED = 1000
 LONGEST_BACKOFF_S = 30
 # A receiver that is away is asked again soon: what waits is wanted as soon as it is back.
 AWAY_PAUSE_S = 0.5
@@ -158,31 +162,52 @@ class Outbox:
             self._wake.set()
 
     async def run(self) -> None:
-        """Deliver what waits, until cancelled."""
-        while True:
-            try:
-                while (await self._relay())[1]:
-                    pass
-                await self._report()
-            except Refusal as refusal:
-                log.warning("outbox waits for the database", code=refusal.code)
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        """Deliver what waits, until cancelled; then let go of what is on its way, so that another replica takes it."""
+        try:
+            await repeat(self._deliver_waiting, self._pause, "outbox stands still")
+        finally:
+            deliveries = tuple(self._deliveries)
+            for delivery in deliveries:
+                delivery.cancel()
+            if deliveries:
+                await asyncio.wait(deliveries)
+
+    async def _deliver_waiting(self) -> None:
+        # Whatever keeps events from leaving, that they wait has to be seen.
+        await self._report()
+        while (await self._relay())[1]:
+            pass
+
+    async def _pause(self) -> None:
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self._wake.wait()
 
     async def _relay(self, owner_id: UUID | None = None) -> tuple[int, int]:
         """Try to deliver one batch; return how many events it had and how many of them arrived."""
         events = await self._lease(owner_id)
-        arrived = await asyncio.gather(*(self._attempt(event) for event in events))
-        delivered = [event.id for event, ok in zip(events, arrived, strict=True) if ok]
-        if delivered:
-            async with self._database.transaction(self._call) as tx:
-                table = self._table
-                await tx.execute(update(table).where(table.c.id.in_(delivered)).values(delivered_at=func.now()))
+        try:
+            arrived = await asyncio.gather(*(self._attempt(event) for event in events))
+            delivered = [event.id for event, ok in zip(events, arrived, strict=True) if ok]
+            if delivered:
+                async with self._database.transaction(self._call) as tx:
+                    table = self._table
+                    await tx.execute(update(table).where(table.c.id.in_(delivered)).values(delivered_at=func.now()))
+        except asyncio.CancelledError:
+            await self._let_go(events)
+            raise
         return len(events), len(delivered)
+
+    async def _let_go(self, events: Sequence[Event]) -> None:
+        """End the leases of a relay that is stopped: whoever is next need not wait for them to run out."""
+        table = self._table
+        held = table.c.id.in_([event.id for event in events]) & table.c.delivered_at.is_(None)
+        try:
+            async with self._database.transaction(self._call) as tx:
+                await tx.execute(update(table).where(held).values(leased_until=func.now()))
+        except Refusal as refusal:
+            log.warning("leased events are not let go", code=refusal.code)
 
     async def _has_waiting(self, owner_id: UUID) -> bool:
         table = self._table
@@ -224,12 +249,12 @@ class Outbox:
             rows = (await tx.execute(select(table).where(table.c.id.in_(ids)).order_by(table.c.id))).all()
             events = []
             for row in rows:
-                key = await self._data_keys.find(tx, row.sealed_for)
                 try:
+                    key = await self._data_keys.find(tx, row.sealed_for)
                     payload = None if key is None else key.open(row.sealed, _bound_to(row.id))
-                except SealBroken:
+                except (SealBroken, MasterKeyMissing) as error:
                     # Its owner's later events wait for it until someone looks into it; the others' do not.
-                    log.error("event cannot be opened", event_id=str(row.id))
+                    log.error("event cannot be opened", event_id=str(row.id), error=type(error).__name__)
                     continue
                 events.append(Event(row.id, row.owner_id, payload))
             return events
@@ -272,7 +297,10 @@ class Outbox:
                     ).where(table.c.delivered_at.is_(None))
                 )
             ).one()
-            await tx.execute(delete(table).where(table.c.delivered_at < tx.now - KEPT))
+            old = select(table.c.id).where(table.c.delivered_at < tx.now - KEPT).limit(MOST_DELETED)
+            ids = list((await tx.execute(old.with_for_update(skip_locked=True))).scalars())
+            if ids:
+                await tx.execute(delete(table).where(table.c.id.in_(ids)))
         OUTBOX_WAITING.set(waiting[0])
         OUTBOX_OLDEST_SECONDS.set(float(waiting.age or 0))
 

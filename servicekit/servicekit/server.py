@@ -10,7 +10,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from servicekit.background import persist
 from servicekit.caller import METADATA_KEY, Call, CallerType
 from servicekit.deadline import set_deadline
 from servicekit.errors import Refusal, ServiceBusy
@@ -33,6 +34,8 @@ REPLAYED_KEY = "aarokya-replayed"
 LARGEST_REQUEST = 512 * 1024
 LARGEST_ANSWER = 4 * 1024 * 1024
 GRACE_S = 10
+LEAVING_S = 2
+READY_PERIOD_S = 0.5
 BALANCER_WAIT_S = 0.5
 # More could not be answered in time. Streams, which wait most of their time, and health checks do not count.
 MOST_CALLS_AT_ONCE = 512
@@ -243,16 +246,22 @@ async def serve(
     servicers: Sequence[Servicer],
     add: Callable[[grpc.aio.Server], None],
     *,
+    get_ready: Callable[[], Awaitable[None]],
     tasks: Sequence[Callable[[], Awaitable[None]]] = (),
     with_reflection: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: say NOT_SERVING, let balancers notice, finish what runs, stop.
+
+    A service that can do nothing yet, because its database was never reached, says NOT_SERVING and is sent nothing.
+    Once it could, it says SERVING until it drains, also while its database is away: its callers are told what is
+    away, and when all replicas withdrew at once nobody would be left to tell them.
 
     Args:
         listen: ``host:port``.
         credentials: the process's certificate; peers must show one of the same authority.
         servicers: all the servicers, for their declarations.
         add: registers them with the server.
+        get_ready: returns when the service can do its work; raises when it cannot, and is asked again.
         tasks: work that runs beside the server until it stops; one that ends by an exception stops the process.
         with_reflection: lets tools list the services; for development.
 
@@ -262,6 +271,7 @@ async def serve(
     draining = asyncio.Event()
     server = grpc.aio.server(interceptors=[_Guard(declared_peers(servicers), draining)], options=OPTIONS)
     health = HealthServicer()
+    await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add(server)
     if with_reflection:
@@ -272,12 +282,15 @@ async def serve(
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
     await server.start()
-    await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    log.info("serving", listen=listen)
-    async with AsyncExitStack() as stack:
-        running = [asyncio.ensure_future(task()) for task in tasks]
-        for task in running:
-            stack.callback(task.cancel)
+
+    async def become_ready() -> None:
+        await persist(get_ready, lambda: asyncio.sleep(READY_PERIOD_S), "not ready to serve")
+        await health.set("", health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", listen=listen)
+
+    becoming_ready = asyncio.ensure_future(become_ready())
+    running = [asyncio.ensure_future(task()) for task in tasks]
+    try:
         waiting = asyncio.ensure_future(stopping.wait())
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
         await health.enter_graceful_shutdown()
@@ -287,4 +300,9 @@ async def serve(
         for task in running:
             if task.done():
                 task.result()
+    finally:
+        for task in (becoming_ready, *running):
+            task.cancel()
+        # They may have something to leave in order in the database, which is closed next.
+        await asyncio.wait((becoming_ready, *running), timeout=LEAVING_S)
     log.info("stopped")

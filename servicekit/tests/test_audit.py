@@ -110,6 +110,13 @@ class TestRecord:
         (row,) = await rows_of(kit)
         assert not row.HasField("reason")
 
+    async def test_a_key_that_cannot_be_unwrapped_does_not_hide_the_log(self, kit):
+        await record(kit, kit.admin, "setting.change", "setting", "1", reason="it was late")
+        with kit.superuser() as connection:
+            connection.execute("UPDATE data_keys SET master_key_id = 'lost'")
+        (row,) = await rows_of(kit)
+        assert not row.HasField("reason")
+
 
 async def _now(kit):
     async with kit.database.transaction(kit.admin) as tx:

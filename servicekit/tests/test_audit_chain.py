@@ -40,6 +40,20 @@ class TestSeal:
         assert chained(kit) == [(n + 1, f"n-{n}") for n in range(10)]
         assert (await verify(kit)).intact
 
+    @pytest.mark.parametrize(
+        "line", ['{"hash": "00"}', '{"sequence": "1", "hash": "00"}', '{"sequence": 1, "hash": "no"}', "[1]"]
+    )
+    async def test_goes_on_beside_a_damaged_line_of_the_head_file(self, kit, line):
+        await kit.record(2)
+        await kit.seal_all()
+        with kit.head_file.open("a") as file:
+            file.write(f"{line}\n")
+        kit.chain = kit.new_chain()
+        await kit.record(2)
+        await kit.seal_all()
+        assert len(chained(kit)) == 4
+        assert (await verify(kit)).intact
+
     async def test_splits_a_transaction_that_is_larger_than_a_batch(self, kit, monkeypatch):
         monkeypatch.setattr(audit_chain, "BATCH", 3)
         async with kit.database.transaction(kit.worker) as tx:

@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncGenerator
 
 import psycopg
-import structlog
 from psycopg import sql
 
 from aarokya.identity.v1.live_state_service_pb2 import WatchLiveStateResponse
 from identity.live_state.repository import CHANNEL
+from servicekit.background import repeat
 from servicekit.database import Connection, cut_off_after
 
 HEARTBEAT_S = 0.25
@@ -18,8 +18,6 @@ ANSWER_S = 2.0
 RECONNECT_S = 0.2
 # A reader behind by more is told to forget everything, which takes it less time than to catch up.
 MOST_WAITING = 1000
-
-log = structlog.get_logger()
 
 
 class LiveStateChanges:
@@ -35,15 +33,20 @@ class LiveStateChanges:
         self._dsn = dsn
         self._streams: set[asyncio.Queue[tuple[WatchLiveStateResponse, float]]] = set()
         self._as_of = 0.0
+        self._was_heard = asyncio.Event()
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        while True:
-            try:
-                await self._listen()
-            except (psycopg.Error, OSError) as error:
-                log.warning("live state can't be heard", error=type(error).__name__)
-            await asyncio.sleep(RECONNECT_S)
+        await repeat(
+            self._listen,
+            lambda: asyncio.sleep(RECONNECT_S),
+            "live state can't be heard",
+            expected=(psycopg.Error, OSError),
+        )
+
+    async def wait_until_heard(self) -> None:
+        """Return when the database was heard once: before, streams would stay silent."""
+        await self._was_heard.wait()
 
     async def watch(self) -> AsyncGenerator[WatchLiveStateResponse, None]:
         """Yield what must be forgotten from now on, and heartbeats while the database is heard."""
@@ -77,6 +80,7 @@ class LiveStateChanges:
                 await self._pass_on(connection, 0)
                 self._as_of = asked_at
                 self._publish(WatchLiveStateResponse())
+                self._was_heard.set()
                 await self._pass_on(connection, HEARTBEAT_S)
 
     async def _pass_on(self, connection: Connection, seconds: float) -> None:

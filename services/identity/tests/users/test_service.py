@@ -601,3 +601,17 @@ class TestErasureList:
         listed = [str(erasure.user_id) for erasure in file.read()]
         assert listed.index(before.id) < listed.index(during.id)
         assert spared.id not in listed
+
+    async def test_waits_for_a_file_that_cannot_be_read(self, rules: Any, tmp_path: Path) -> None:
+        path = tmp_path / "heads.erasures"
+        path.mkdir()
+        user = await rules.add_deactivated_user()
+        await rules.erase(user)
+        writing = asyncio.create_task(ErasureList(rules.database, rules.user_rows, ErasureFile(path)).run())
+        await asyncio.sleep(0.2)
+        assert not writing.done()
+        path.rmdir()
+        async with asyncio.timeout(5):
+            while UUID(user.id) not in {one.user_id for one in ErasureFile(path).read()}:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.01)
+        writing.cancel()
