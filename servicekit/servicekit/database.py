@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 import psycopg
+import structlog
 from psycopg import sql
 from sqlalchemy import Executable, Row
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -42,6 +43,8 @@ SESSION_OPTIONS = " ".join(
         "timezone": "UTC",
     }.items()
 )
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +126,23 @@ class Database:
                 with cut_off_after(longest_s, driver):
                     try:
                         yield Transaction(connection, call, now)
-                    except BaseException:
+                    except BaseException as error:
                         # Without an answer it is rolled back as well, and what went wrong before is what matters.
                         with suppress(psycopg.Error):
                             await _end(connection, driver, "ROLLBACK")
+                        if _is_unfit(error):
+                            # The next one may lead to a server that can be written to.
+                            await connection.invalidate()
                         raise
                     await _end(connection, driver, "COMMIT")
         except PoolTimeout as error:
             raise ServiceBusy from error
         except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
+            raise ServiceAway from error
+        except (InternalError, psycopg.InternalError) as error:
+            if not _is_unfit(error):
+                raise
+            log.warning("transaction cannot go on", error=type(getattr(error, "orig", error)).__name__)
             raise ServiceAway from error
         finally:
             self._running -= 1
@@ -149,6 +160,15 @@ class Database:
                     raise
                 await connection.invalidate()
         return await _open_scope(connection, scope)
+
+
+def _is_unfit(error: BaseException) -> bool:
+    """Return whether PostgreSQL refuses for the state of the session or the server, not for what was asked.
+
+    Class 25 tells that a primary has become a standby, or that a transaction was ended because it took too long.
+    """
+    cause = error.orig if isinstance(error, InternalError) else error
+    return isinstance(cause, psycopg.InternalError) and (cause.sqlstate or "").startswith("25")
 
 
 def _scope(service: str, call: Call, presented: Mapping[str, str] | None) -> sql.Composed:

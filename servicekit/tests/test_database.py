@@ -59,6 +59,43 @@ async def test_a_session_killed_under_way_is_refused_as_away(kit):
         await work()
 
 
+@pytest.mark.parametrize("by_driver", [False, True])
+async def test_a_server_that_became_a_standby_is_refused_as_away_and_left(kit, by_driver):
+    database = Database(kit.runtime_dsn, "kit", pool_size=1)
+
+    async def write() -> None:
+        async with database.transaction(kit.worker) as tx:
+            if by_driver:
+                await kit.audit_log.record(tx, "note.change", "note", "n-1")
+            else:
+                await tx.execute(text("DELETE FROM data_keys"))
+
+    with kit.superuser() as connection:
+        connection.execute(f"ALTER DATABASE {kit.database_name} SET default_transaction_read_only = on")
+        with pytest.raises(ServiceAway):
+            await write()
+        connection.execute(f"ALTER DATABASE {kit.database_name} RESET default_transaction_read_only")
+    # The same connection would still be read-only.
+    async with database.transaction(kit.worker) as tx:
+        await kit.audit_log.record(tx, "note.change", "note", "n-1")
+    await database.close()
+
+
+@pytest.mark.parametrize("asks_again", [True, False])
+async def test_a_transaction_that_dawdled_is_refused_as_away(kit, asks_again):
+    async def dawdle() -> None:
+        async with kit.database.transaction(kit.worker) as tx:
+            await tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))
+            await asyncio.sleep(0.5)
+            if asks_again:
+                await tx.execute(text("SELECT 1"))
+
+    with pytest.raises(ServiceAway):
+        await dawdle()
+    async with kit.database.transaction(kit.worker) as tx:
+        assert (await tx.execute(text("SELECT 1"))).scalar_one() == 1
+
+
 async def test_a_refusal_stays_one_when_the_session_is_gone(kit):
     async def work() -> None:
         async with kit.database.transaction(kit.worker):
