@@ -22,6 +22,7 @@ from prometheus_client import Counter
 
 from aarokya.identity.v1 import refusal_service_pb2_grpc as pb_grpc
 from aarokya.identity.v1.refusal_service_pb2 import RecordRefusalsRequest, Refusal
+from servicekit.background import repeat
 from servicekit.caller import METADATA_KEY, system_call
 
 MOST_ROWS = 10_000
@@ -32,7 +33,13 @@ MINUTE_S = 60
 # How long the first, the second and any later count of one minute wait, unless the minute is over before.
 WAITS_S = (2, 10, MINUTE_S)
 LONGEST_USER_AGENT = 200
-PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# Identity is away, has too much to do, or stops and cancels what runs.
+PASSING = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+)
 
 DROPPED = Counter("aarokya_refusals_dropped_total", "Refusals that the audit log does not tell.")
 
@@ -97,11 +104,12 @@ class Refusals:
 
     async def run(self) -> None:
         """Send counts when they are due, until cancelled; `flush` sends what is left then."""
-        while True:
-            await asyncio.sleep(LOOKED_AT_EVERY_S)
-            now = self._clock()
-            await self._send([row for row in self._rows.values() if row.waiting and row.waiting.due_at <= now])
-            self._forget_minutes_before(int(now // MINUTE_S))
+        await repeat(self._send_due, lambda: asyncio.sleep(LOOKED_AT_EVERY_S), "refusals are not sent")
+
+    async def _send_due(self) -> None:
+        now = self._clock()
+        await self._send([row for row in self._rows.values() if row.waiting and row.waiting.due_at <= now])
+        self._forget_minutes_before(int(now // MINUTE_S))
 
     async def flush(self) -> None:
         """Send everything now."""
@@ -115,8 +123,8 @@ class Refusals:
                 # What is refused while this batch is on its way is another count.
                 row.waiting = None
                 row.written += 1
-            request = RecordRefusalsRequest(refusals=[_message(row, waiting) for row, waiting in batch])
             try:
+                request = RecordRefusalsRequest(refusals=[_message(row, waiting) for row, waiting in batch])
                 await self._stub.RecordRefusals(
                     request, timeout=TIMEOUT_S, metadata=((METADATA_KEY, system_call("gateway").to_bytes()),)
                 )
@@ -132,6 +140,10 @@ class Refusals:
                 for row, waiting in batch:
                     _put_back(row, waiting)
                 return
+            except Exception:
+                # It would not go the next time either, and must not keep others from being told.
+                log.exception("refusals cannot be sent")
+                DROPPED.inc(sum(waiting.count for _, waiting in batch))
 
     def _forget_minutes_before(self, minute: int) -> None:
         for key in [key for key, row in self._rows.items() if row.minute < minute and not row.waiting]:

@@ -217,6 +217,33 @@ class TestRun:
 
 
 class TestIdentityAway:
+    @pytest.mark.parametrize("failure", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED])
+    async def test_keeps_what_it_has_no_time_for(
+        self, running: Refusals, identity: Identity, clock: Clock, failure: grpc.StatusCode
+    ) -> None:
+        identity.failure = failure
+        note(running, 3)
+        clock.now += 3
+        await looked_at()
+        identity.failure = None
+        await looked_at()
+        assert identity.counts == [3]
+
+    async def test_goes_on_counting_whatever_fails(
+        self, running: Refusals, identity: Identity, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = dropped()
+        with monkeypatch.context() as patch:
+            patch.setattr(refusals_module, "_message", lambda row, waiting: [][0])
+            note(running, 3)
+            clock.now += 3
+            await looked_at()
+        assert dropped() == before + 3
+        note(running, 2)
+        clock.now += 60
+        await looked_at()
+        assert identity.counts == [2]
+
     async def test_keeps_counting_and_sends_when_it_is_back(
         self, running: Refusals, identity: Identity, clock: Clock
     ) -> None:
