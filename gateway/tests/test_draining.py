@@ -56,6 +56,20 @@ async def test_serves_new_connections_while_balancers_are_told() -> None:
         assert time.monotonic() - began >= 1
 
 
+async def test_ends_kept_connections_while_balancers_are_told() -> None:
+    async with Running(drain_seconds=60) as running:
+        assert "connection" not in (await running.http.get("/")).headers
+        slow = asyncio.create_task(running.http.get("/slow"))
+        await asyncio.sleep(0.05)
+        running.stop()
+        await asyncio.wait_for(running.draining.wait(), 1)
+        assert (await slow).headers["connection"] == "close"
+        for _ in range(2):
+            assert (await running.http.get("/")).headers["connection"] == "close"
+        running.stop()
+        await running.stopped()
+
+
 async def test_finishes_what_runs_when_the_time_for_draining_is_over() -> None:
     async with Running(drain_seconds=0.1) as running:
         slow = asyncio.create_task(running.http.get("/slow"))
