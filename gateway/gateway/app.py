@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -70,8 +70,8 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
         yield
         for task in background:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        # Whatever they ended by, what follows has to be done.
+        await asyncio.gather(*background, return_exceptions=True)
         # What was being sent at that moment is put back first.
         await app.state.refusals.flush()
         await app.state.limits.close()
@@ -101,7 +101,8 @@ def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -
     """Make what needs a running event loop."""
     state = app.state
     state.stubs = Stubs(settings)
-    state.live_state = LiveState(bounded(state.stubs.identity))
+    # Anybody can make up keys, so asking about them takes nothing away from users.
+    state.live_state = LiveState(bounded(state.stubs.identity), keys=bounded(state.stubs.identity))
     state.refusals = Refusals(state.stubs.identity)
     state.readiness = Readiness(state.stubs, state.live_state, draining)
     state.pages = PageTokens(key_bytes(settings.page_token_key))

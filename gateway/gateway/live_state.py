@@ -36,8 +36,10 @@ _SECRET = re.compile(r"[\x20-\x7e]{32,256}")
 class LiveState:
     """The states of users and partner keys."""
 
-    def __init__(self, identity: grpc.aio.Channel) -> None:
+    def __init__(self, identity: grpc.aio.Channel, *, keys: grpc.aio.Channel | None = None) -> None:
+        """Ask identity, about keys by a channel of their own if there is one."""
         self._stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(identity)
+        self._key_stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(keys or identity)
         self._lease = Lease()
         self._users: LeasedCache[str, UserState] = LeasedCache(
             self._lease,
@@ -119,7 +121,7 @@ class LiveState:
         return response.state if response.HasField("state") else None
 
     async def _fetch_key(self, secret: str) -> ApiKeyState | None:
-        response = await ask_for_state(self._stub.ResolveApiKey, ResolveApiKeyRequest(secret=secret), CALL)
+        response = await ask_for_state(self._key_stub.ResolveApiKey, ResolveApiKeyRequest(secret=secret), CALL)
         return response.state if response.HasField("state") else None
 
     def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:

@@ -21,6 +21,7 @@ from aarokya.identity.v1.live_state_service_pb2_grpc import (
     LiveStateServiceServicer,
     add_LiveStateServiceServicer_to_server,
 )
+from gateway.bulkhead import bounded
 from gateway.errors import Refused
 from gateway.live_state import LiveState
 from servicekit.caller import METADATA_KEY, Call, CallerType
@@ -254,3 +255,22 @@ class TestIdentityNotHeard:
         # Of the streams that were given up none is left.
         await asyncio.sleep(0.3)
         assert len(identity.streams) == 1
+
+
+class TestBulkhead:
+    async def test_made_up_keys_take_nothing_away_from_users(self, identity: Identity) -> None:
+        server = grpc.aio.server()
+        add_LiveStateServiceServicer_to_server(identity, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            live_state = LiveState(bounded(channel, 2, 0), keys=bounded(channel, 2, 0))
+            identity.goes_on.clear()
+            asked = [asyncio.create_task(live_state.key_state(f"{number:032}")) for number in range(5)]
+            asked.append(asyncio.create_task(live_state.user_state(RAVI)))
+            await asyncio.wait(asked, timeout=0.2)
+            identity.goes_on.set()
+            *keys, user = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(key) for key in keys].count(Refused) == 3
+        assert isinstance(user, UserState)
+        await server.stop(None)
