@@ -67,8 +67,11 @@ class MrnService:
         )
         mrn.created_at.FromDatetime(tx.now)
         if not await self._mrns.insert_unless_taken(tx, mrn):
-            is_linked = await self._mrns.is_linked(tx, UUID(mrn.dependant_id), UUID(mrn.benefit_provider_id))
-            raise MrnAlreadyLinked if is_linked else MrnOfAnotherDependant
+            if await self._mrns.is_linked(tx, UUID(mrn.dependant_id), UUID(mrn.benefit_provider_id)):
+                raise MrnAlreadyLinked
+            # The pair's MRN may have been what was in the way, and taken away before it was looked for.
+            if not await self._mrns.insert_unless_taken(tx, mrn):
+                raise MrnOfAnotherDependant
         await self._audit.record(
             tx,
             "mrn.link",

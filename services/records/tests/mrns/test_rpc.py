@@ -65,6 +65,20 @@ class TestLinkMrn:
         with pytest.raises(MrnAlreadyLinked):
             await desk.link(mrn="AP004711", dependant_id=second_id)
 
+    async def test_links_when_what_was_in_the_way_is_just_unlinked(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        linked = await desk.link()
+        rows = desk.rpc._mrn_rows
+        is_linked = rows.is_linked
+
+        async def is_still_linked(*arguments: Any) -> bool:
+            await desk.unlink(linked.id)
+            return await is_linked(*arguments)
+
+        monkeypatch.setattr(rows, "is_linked", is_still_linked)
+        assert (await desk.link()).id != linked.id
+
     async def test_allows_number_elsewhere(self, desk: Desk) -> None:
         await desk.link(mrn="AP004711")
         second_id = await desk.add_dependant()
