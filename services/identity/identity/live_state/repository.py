@@ -70,9 +70,11 @@ async def find_key_state(tx: Transaction, secret_hash: bytes) -> AnyRow | None:
 
 
 async def note_key_use(tx: Transaction, key_id: UUID, unless_since: datetime) -> None:
-    """Note that a key is used now, unless that was noted since a moment."""
+    """Note that a key is used now, unless that was noted since a moment or the key is just being changed."""
     last_used_at = api_keys.c.last_used_at
-    statement = update(api_keys).where(
-        api_keys.c.id == key_id, or_(last_used_at.is_(None), last_used_at <= unless_since)
+    free = (
+        select(api_keys.c.id)
+        .where(api_keys.c.id == key_id, or_(last_used_at.is_(None), last_used_at <= unless_since))
+        .with_for_update(skip_locked=True)
     )
-    await tx.execute(statement.values(last_used_at=tx.now))
+    await tx.execute(update(api_keys).where(api_keys.c.id.in_(free)).values(last_used_at=tx.now))

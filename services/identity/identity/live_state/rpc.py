@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import grpc
+import structlog
 
 from aarokya.identity.v1 import live_state_service_pb2 as pb
 from aarokya.identity.v1.live_state_service_pb2_grpc import LiveStateServiceServicer
@@ -16,9 +17,12 @@ from identity.models import SERVICE
 from identity.platforms.service import ApiKeyService
 from servicekit.caller import system_call
 from servicekit.database import Database
+from servicekit.errors import Refusal
 from servicekit.server import GATEWAY, allow_peers
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+log = structlog.get_logger()
 
 
 class LiveStateRpc(LiveStateServiceServicer):
@@ -46,8 +50,12 @@ class LiveStateRpc(LiveStateServiceServicer):
         if found is None:
             return pb.ResolveApiKeyResponse()
         if found.needs_noting:
-            async with self._database.transaction(system_call(SERVICE)) as tx:
-                await note_key_use(tx, UUID(found.state.key_id))
+            try:
+                async with self._database.transaction(system_call(SERVICE)) as tx:
+                    await note_key_use(tx, UUID(found.state.key_id))
+            except Refusal as refusal:
+                # When a key was used last is worth less than that it works.
+                log.warning("use of a key is not noted", key_id=found.state.key_id, code=refusal.code)
         return pb.ResolveApiKeyResponse(state=found.state)
 
     @allow_peers(GATEWAY, "records")

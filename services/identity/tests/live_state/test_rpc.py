@@ -202,6 +202,18 @@ class TestNoteKeyUse:
         await key_state(identity, key.secret)
         assert (self.last_used_at(identity_database, key.id) != before) is is_noted
 
+    @pytest.mark.parametrize("lock", ["SELECT FROM api_keys FOR UPDATE", "LOCK TABLE api_keys IN EXCLUSIVE MODE"])
+    async def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(
+        self, identity: Any, identity_database: Any, lock: str
+    ) -> None:
+        key = await identity.create_key(await identity.create_platform())
+        with identity_database.superuser() as connection, connection.transaction():
+            connection.execute(lock)
+            state = await key_state(identity, key.secret)
+        assert state is not None
+        assert state.status == ACTIVE_KEY
+        assert self.last_used_at(identity_database, key.id) is None
+
     async def test_a_refused_key_is_not_used(self, identity: Any, identity_database: Any) -> None:
         platform = await identity.create_platform()
         key = await identity.create_key(platform)
