@@ -10,6 +10,7 @@ from chaos.experiments.full_disk import FullDisk
 from chaos.experiments.kill_databases import KillDatabases
 from chaos.experiments.kill_processes import KillProcesses
 from chaos.experiments.kill_relay import KillRelay
+from chaos.experiments.narrow_rights import NarrowRights
 from chaos.experiments.old_and_new import OldAndNew
 from chaos.experiments.overload import Overload
 from chaos.experiments.records_down import RecordsDown
@@ -34,6 +35,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FullDisk(),
         Overload(),
         OldAndNew(),
+        NarrowRights(),
         Soak(),
     ),
     # What fits into 15 minutes.
@@ -51,6 +53,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FullDisk(seconds=10, rate=40),
         Overload(seconds=8),
         OldAndNew(seconds=12),
+        NarrowRights(times=15),
         Soak(seconds=180, rate=50, warm_up_s=60),
     ),
     # What every change has to survive.
@@ -68,6 +71,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FullDisk(seconds=5, rate=30),
         Overload(seconds=4),
         OldAndNew(seconds=6, rate=20),
+        NarrowRights(times=3, rate=10),
         Soak(seconds=40, rate=20, warm_up_s=10),
     ),
 }
