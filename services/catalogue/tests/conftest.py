@@ -6,8 +6,8 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,10 +172,9 @@ class RunningCatalogue:
         return open_channel(SERVICE, self.address, channel_credentials(files.ca, files.certificate, files.key), [])
 
 
-@pytest.fixture(scope="session")
-async def running(cluster: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCatalogue]:
-    folder: Path = tmp_path_factory.mktemp("catalogue")
-    dsns = migrated_database(cluster, SERVICE, SERVICE)
+@asynccontextmanager
+async def started(folder: Path, runtime_dsn: str) -> AsyncIterator[RunningCatalogue]:
+    """Run the catalogue's process, which need not be ready when the block begins."""
     certificates = prepare_certificates(folder / "tls", (SERVICE, "gateway", "records", "identity"))
     files = certificates[SERVICE]
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -184,7 +183,7 @@ async def running(cluster: DatabaseServer, tmp_path_factory: pytest.TempPathFact
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime_dsn,
+        "AAROKYA_DATABASE_RUNTIME_DSN": runtime_dsn,
         "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
         "AAROKYA_LOOKUP_KEY": _new_key(),
         "AAROKYA_AUDIT_KEY": _new_key(),
@@ -197,13 +196,29 @@ async def running(cluster: DatabaseServer, tmp_path_factory: pytest.TempPathFact
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", SERVICE, "serve", env=environment, cwd=folder
     )
-    catalogue = RunningCatalogue(f"127.0.0.1:{port}", certificates)
-    async with catalogue.channel("gateway") as channel:
-        await asyncio.wait_for(channel.channel_ready(), START_S)
-    yield catalogue
+    yield RunningCatalogue(f"127.0.0.1:{port}", certificates)
     process.terminate()
     # A process that does not end well when it is told to stop fails the tests too.
     assert await process.wait() == 0
+
+
+@pytest.fixture(scope="session")
+async def running(cluster: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCatalogue]:
+    dsns = migrated_database(cluster, SERVICE, SERVICE)
+    async with started(tmp_path_factory.mktemp("catalogue"), dsns.runtime_dsn) as catalogue:
+        async with catalogue.channel("gateway") as channel:
+            await asyncio.wait_for(channel.channel_ready(), START_S)
+        yield catalogue
+
+
+@pytest.fixture
+async def early(
+    cluster: DatabaseServer, tmp_path: Path
+) -> AsyncIterator[tuple[RunningCatalogue, Callable[[], object]]]:
+    """The catalogue, started before its database is there, and what makes the database."""
+    name = f"{SERVICE}_early"
+    async with started(tmp_path, cluster.dsn_of(f"{SERVICE}_runtime", name)) as catalogue:
+        yield catalogue, lambda: migrated_database(cluster, SERVICE, name)
 
 
 def _new_key() -> str:

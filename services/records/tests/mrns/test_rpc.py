@@ -10,6 +10,7 @@ import pytest
 from aarokya.identity.v1.user_pb2 import UserStatus
 from aarokya.records.v1.mrn_pb2 import Mrn, MrnSource
 from records.dependants.errors import DependantRemoved, DependantUnknown
+from records.models import SERVICE
 from records.mrns.errors import (
     MrnAlreadyLinked,
     MrnFormatWrong,
@@ -18,6 +19,8 @@ from records.mrns.errors import (
     ProviderUnusable,
 )
 from records.users.errors import UserUnknown, WrongUserStatus
+from servicekit import idempotency
+from servicekit.caller import system_call
 from servicekit.errors import BadPageToken, InvalidField, ServiceAway
 
 # A fixture of this folder's conftest; modules of tests are not importable.
@@ -188,6 +191,24 @@ class TestLinkMrn:
         desk.set_status(UserStatus.USER_STATUS_DEACTIVATED)
         assert await desk.link(call, mrn="AP004711") == mrn
         assert await desk.list_ids() == [mrn.id]
+
+    async def test_answers_of_yesterday_are_forgotten_bit_by_bit(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(idempotency, "MOST_FORGOTTEN", 2)
+        for _ in range(3):
+            await desk.link(desk.once(desk.user), dependant_id=await desk.add_dependant())
+        with desk.kit.superuser() as connection:
+            connection.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
+        await desk.link(desk.once(desk.user), dependant_id=await desk.add_dependant())
+        left, is_more = [], True
+        while is_more:
+            async with desk.kit.database.transaction(system_call(SERVICE)) as tx:
+                is_more = await desk.rpc._once.forget_old(tx)
+            with desk.kit.superuser() as connection:
+                left.append(connection.execute("SELECT count(*) FROM idempotency_keys").fetchone()[0])
+        assert left[-1] == 1
+        assert left[-2] - left[-1] <= 2
 
     async def test_refusal_leaves_key_free(self, desk: Desk) -> None:
         call = desk.once(desk.user)
