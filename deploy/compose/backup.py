@@ -3,9 +3,9 @@
     python -m deploy.compose.backup [FOLDER]
 
 Changes wait for some milliseconds while all three databases note where they stand; the dumps are of that moment,
-however long they take. FOLDER (deploy/backups) gets `<time>/` with a dump of each database, and `data_keys/<time>/`
-with the keys that persons' data is sealed with. Keys are kept for `KEYS_KEPT` only: so an erased person is unreadable
-in older dumps, too.
+however long they take. FOLDER (deploy/backups) gets `<time>/` with a dump of each database and what is kept outside
+the databases, the list of erasures and the audit heads; and `data_keys/<time>/` with the keys that persons' data is
+sealed with. Keys are kept for `KEYS_KEPT` only: so an erased person is unreadable in older dumps, too.
 """
 
 import os
@@ -19,15 +19,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.compose.stack import FILE, SERVICES, CommandFailed, in_database, say
+from deploy.compose.stack import FILE, SERVICES, CommandFailed, in_database, run_once, say
 
 FOLDER = FILE.parent / "backups"
 KEYS = "data_keys"
 KEYS_KEPT = timedelta(days=7)
+ERASURES = "erasures"
+HEADS = "/var/lib/aarokya/audit/heads"
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
-# Less than PostgreSQL waits before it looks for a deadlock, so that it is never a caller who has to give way.
+# How long callers may be kept waiting, at most, by one attempt.
 LOCK_TIMEOUT = "500ms"
+# Less than others wait before they look for a deadlock, so that it is never a caller who has to give way; and when
+# PostgreSQL looks, it also sends away an autovacuum that is in the way.
+DEADLOCK_TIMEOUT = "100ms"
+PASSING = ("lock timeout", "deadlock detected")
 ATTEMPTS = 20
+PAUSE_S = 0.5
 END = "-- end of answer --"
 
 
@@ -98,6 +105,9 @@ def back_up(folder: Path) -> Path:
             snapshots = take_snapshots(readers)
             dump(snapshots, new, f"--exclude-table-data={KEYS}")
             dump(snapshots, new_keys, "--data-only", f"--table={KEYS}")
+        for service in SERVICES:
+            (new / f"{service}.heads").write_text(run_once(service, "sh", "-c", f"cat {HEADS} || true"))
+        (new / ERASURES).write_text(erasures())
         new_keys.rename(new_keys.with_suffix(""))
         done = new.rename(new.with_suffix(""))
     except BaseException:
@@ -108,6 +118,11 @@ def back_up(folder: Path) -> Path:
     size = sum(file.stat().st_size for file in done.iterdir())
     say(f"backed up {size / 1024:.0f} KB to {done}")
     return done
+
+
+def erasures() -> str:
+    """Return the list of whom identity has erased, as it keeps it."""
+    return run_once("identity", "sh", "-c", f"cat {HEADS}.erasures || true")
 
 
 def take_snapshots(readers: list[Session]) -> dict[str, str]:
@@ -123,21 +138,23 @@ def take_snapshots(readers: list[Session]) -> dict[str, str]:
             for locker in lockers
         }
         for attempt in range(1, ATTEMPTS + 1):
-            began = time.monotonic()
+            began, snapshots = time.monotonic(), {}
             try:
                 for locker in lockers:
                     locker.ask(f"BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                    locker.ask(f"SET LOCAL deadlock_timeout = '{DEADLOCK_TIMEOUT}'")
                     locker.ask(f"LOCK TABLE {tables[locker.service]} IN SHARE MODE")
                 snapshots = {reader.service: reader.ask("SELECT pg_export_snapshot()") for reader in readers}
             except CommandFailed as failure:
-                if "lock timeout" not in str(failure) or attempt == ATTEMPTS:
+                if attempt == ATTEMPTS or not any(cause in str(failure) for cause in PASSING):
                     raise
-                continue
             finally:
                 for locker in lockers:
                     locker.ask("ROLLBACK")
-            say(f"changes waited for {(time.monotonic() - began) * 1000:.0f} ms")
-            return snapshots
+            if snapshots:
+                say(f"changes waited for {(time.monotonic() - began) * 1000:.0f} ms")
+                return snapshots
+            time.sleep(PAUSE_S)
     raise AssertionError("the last attempt returns or raises")
 
 

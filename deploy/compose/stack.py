@@ -15,6 +15,8 @@ FILE = Path(__file__).resolve().parents[1] / "docker-compose.yml"
 SERVICES = ("identity", "catalogue", "records")
 PROCESSES = (*SERVICES, "gateway")
 HEALTHY_S = 60
+MOST_RESTARTS = 3
+RUNNING = ("running", "restarting", "paused")
 
 
 class CommandFailed(Exception):
@@ -35,44 +37,63 @@ def docker(*arguments: str, stdin: str | None = None) -> str:
     return _run(["docker", *arguments], stdin)
 
 
-def compose(*arguments: str) -> str:
+def compose(*arguments: str, stdin: str | None = None) -> str:
     """Run Compose on the stack and return what it printed.
 
     Raises:
         CommandFailed: it ended badly.
     """
-    return _run([*_compose_command(), "--file", str(FILE), *arguments])
+    return _run([*_compose_command(), "--file", str(FILE), *arguments], stdin)
 
 
-def containers(service: str) -> list[str]:
-    """Return the ids of a service's running containers, the oldest first."""
+def run_once(service: str, *command: str, stdin: str | None = None) -> str:
+    """Run a service's container once, beside what runs: with a command of its image's, or `sh -c …`.
+
+    Raises:
+        CommandFailed: it ended badly.
+    """
+    shell = ["--entrypoint", "/bin/sh"] if command[:1] == ("sh",) else []
+    arguments = command[1:] if shell else command
+    return compose("run", "-T", "--rm", "--no-deps", *shell, service, *arguments, stdin=stdin)
+
+
+def containers(service: str, *, status: Sequence[str] = RUNNING) -> list[str]:
+    """Return the ids of a service's containers in any of the states, the oldest first."""
     labels = {"project": project(), "service": service, "oneoff": "False"}
     filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    filters += [f"--filter=status={state}" for state in status]
     # Docker lists the newest first. Asking it is ten times as fast as asking Compose.
-    return docker("ps", "--quiet", "--no-trunc", *filters).split()[::-1]
+    return docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()[::-1]
 
 
 def project() -> str:
     """Return the name that Compose knows the stack by, from where Compose itself takes it."""
+    return setting("COMPOSE_PROJECT_NAME") or FILE.parent.name
+
+
+def setting(name: str) -> str:
+    """Return what Compose puts in the place of a variable: of the environment, or else of deploy/.env; or nothing."""
     settings = FILE.parent / ".env"
     lines = settings.read_text().splitlines() if settings.exists() else []
     kept = dict(line.strip().split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    return os.environ.get("COMPOSE_PROJECT_NAME") or kept.get("COMPOSE_PROJECT_NAME") or FILE.parent.name
+    return os.environ.get(name) or kept.get(name, "")
 
 
 def wait_until_healthy(container: str) -> None:
     """Wait until a container's own health check says that it serves.
 
     Raises:
-        CommandFailed: it does not within a minute.
+        CommandFailed: it does not within a minute, or it ends again and again.
     """
     deadline = time.monotonic() + HEALTHY_S
     while True:
         try:
             docker("exec", container, "python", "-P", "/app/healthcheck.py")
         except CommandFailed:
-            if time.monotonic() > deadline:
-                raise CommandFailed(f"{container[:12]} did not become healthy within {HEALTHY_S} s") from None
+            restarts = int(docker("inspect", "--format", "{{.RestartCount}}", container))
+            if restarts >= MOST_RESTARTS or time.monotonic() > deadline:
+                told = docker("logs", "--tail", "5", container).strip()
+                raise CommandFailed(f"{container[:12]} does not serve after {restarts} restarts: {told}") from None
             time.sleep(0.5)
         else:
             return
@@ -98,7 +119,6 @@ def query(service: str, sql: str, *, database: str | None = None) -> str:
     return _run(in_database(service, psql), sql).strip()
 
 
-@functools.cache
 def _database_container(service: str) -> str:
     found = containers(f"{service}-db")
     if not found:
