@@ -62,6 +62,10 @@ generate: dev ## Generate Python from the protos, and the table of variables
 compose-secrets: ## Make the secrets of deploy/docker-compose.yml, once
 	@deploy/compose/make_secrets
 
+.PHONY: compose-build
+compose-build: ## Build the images of this checkout, and have deploy/.env name them
+	@"$(PYTHON)" -m deploy.compose.build $(ARGS)
+
 .PHONY: compose-test
 compose-test: dev ## Try deploy/docker-compose.yml on this machine's Docker, beside whatever runs
 	@$(RUN) deploy.compose.test
@@ -72,7 +76,7 @@ backup: ## Back up the databases of deploy/docker-compose.yml to deploy/backups
 
 .PHONY: restore
 restore: ## Bring the databases back: make restore FROM=deploy/backups/<time>
-	@"$(PYTHON)" -m deploy.compose.restore $(FROM)
+	@"$(PYTHON)" -m deploy.compose.restore $(FROM) $(ARGS)
 
 .PHONY: rolling-restart
 rolling-restart: ## Replace running containers, losing no request; ARGS=records only those
