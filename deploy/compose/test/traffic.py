@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-CALLERS = 4
-PAUSE_S = 0.03
+CALLERS = 12
+PAUSE_S = 0.1
 TIMEOUT_S = 20
 
 
@@ -22,18 +22,21 @@ class Tally:
 
     requests: int = 0
     lost: Counter[str] = field(default_factory=Counter)
+    # Of those that nobody may repeat without asking: writes without a key.
+    lost_writes: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0
 
     def __str__(self) -> str:
-        lost = ", ".join(f"{count} × {what}" for what, count in self.lost.items())
+        lost = self.lost + self.lost_writes
+        named = ", ".join(f"{count} × {what}" for what, count in lost.items())
         return (
-            f"{self.requests} requests, {self.lost.total()} lost{f' ({lost})' if lost else ''}, "
+            f"{self.requests} requests, {lost.total()} lost{f' ({named})' if named else ''}, "
             f"slowest {self.slowest_s:.2f} s"
         )
 
 
 class Traffic:
-    """Reads of all three services, and writes under idempotency keys; nothing that a caller could not repeat."""
+    """Reads of all three services, writes under idempotency keys, and writes without."""
 
     def __init__(self, url: str, admin_key: str) -> None:
         self._url = url
@@ -91,6 +94,16 @@ class Traffic:
             user, bearer = signed_in["user"]["id"], {"authorization": f"Bearer {signed_in['access_token']}"}
             profile = {"first_name": "Ravi", "gender": "MALE", "date_of_birth": "1990-05-17"}
             self._made(http.post(f"/users/{user}/complete_onboarding", json=profile, headers=bearer))
+            provider = self._made(http.post("/benefit_providers", json=_provider(), headers=self._admin))["id"]
+            accounts: list[str] = []
+
+            def remove_account() -> httpx.Request:
+                return http.build_request("DELETE", f"/users/{user}/accounts/{accounts.pop()}", headers=bearer)
+
+            def add_account() -> httpx.Request:
+                number = {"type": "UPI", "account_number": f"{secrets.token_hex(8)}@okbank"}
+                return http.build_request("POST", f"/users/{user}/accounts", json=number, headers=self._keyed(bearer))
+
             requests: list[Callable[[], httpx.Request]] = [
                 lambda: http.build_request("GET", f"/users/{user}/dependants", headers=bearer),
                 lambda: http.build_request("GET", "/benefits", headers=bearer),
@@ -100,31 +113,51 @@ class Traffic:
                     "POST", "/platforms", json={"name": f"T {secrets.token_hex(8)}"}, headers=self._keyed()
                 ),
                 lambda: http.build_request("POST", "/benefit_providers", json=_provider(), headers=self._keyed()),
+                lambda: http.build_request("POST", "/auth/token", json=body, headers=self._partner),
                 lambda: http.build_request(
-                    "POST", "/platforms", json={"name": f"T {secrets.token_hex(8)}"}, headers=self._keyed()
+                    "PATCH", f"/users/{user}", json={"last_name": secrets.token_hex(4)}, headers=bearer
                 ),
+                lambda: http.build_request(
+                    "PATCH",
+                    f"/benefit_providers/{provider}",
+                    json={"display_name": secrets.token_hex(4)},
+                    headers=self._admin,
+                ),
+                add_account,
+                remove_account,
             ]
             for build in itertools.cycle(requests):
                 if self._ending.is_set():
                     return
-                self._ask(http, build())
+                if build is remove_account and not accounts:
+                    continue
+                answer = self._ask(http, build())
+                if build is add_account and answer is not None and answer.status_code == 201:
+                    accounts.append(answer.json()["id"])
                 time.sleep(PAUSE_S)
 
-    def _keyed(self) -> dict[str, str]:
-        return {**self._admin, "idempotency-key": secrets.token_hex(16)}
+    def _keyed(self, credential: dict[str, str] | None = None) -> dict[str, str]:
+        return {**(credential or self._admin), "idempotency-key": secrets.token_hex(16)}
 
-    def _ask(self, http: httpx.Client, request: httpx.Request) -> None:
+    def _ask(self, http: httpx.Client, request: httpx.Request) -> httpx.Response | None:
         began = time.monotonic()
+        answer = None
+        path = request.url.path.split("/")
+        what = f"{request.method} {'/'.join(path[1::2])}"
         try:
-            status = http.send(request).status_code
-            what = "" if status < 300 else f"{status} of {request.method} {request.url.path.split('/')[-1][:20]}"
+            answer = http.send(request)
+            failed = answer.status_code >= 300
+            what = f"{answer.status_code} of {what}"
         except httpx.TransportError as error:
-            what = f"{type(error).__name__} of {request.method}"
+            failed = True
+            what = f"{type(error).__name__} of {what}"
+        repeatable = request.method in ("GET", "POST")
         with self._lock:
             self._tally.requests += 1
             self._tally.slowest_s = max(self._tally.slowest_s, time.monotonic() - began)
-            if what:
-                self._tally.lost[what] += 1
+            if failed:
+                (self._tally.lost if repeatable else self._tally.lost_writes)[what] += 1
+        return answer
 
 
 def _provider() -> dict[str, object]:
