@@ -1,5 +1,6 @@
 """Who was erased, kept in a file outside the database, so that a restored backup can be made to forget them again."""
 
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,19 +28,26 @@ class Erasure:
 
 
 class ErasureFile:
-    """One JSON line a person, oldest first: ``{"user_id", "platform_id", "erased_at"}``."""
+    """One JSON line a person, oldest first: ``{"user_id", "platform_id", "erased_at"}``.
+
+    Attributes:
+        damaged: how many lines could not be read the last time.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = LineFile(path)
+        self.damaged = 0
 
     def read(self) -> list[Erasure]:
         """Return each person once; replicas may have written one twice. A damaged line is told and left out."""
         erasures = {}
+        self.damaged = 0
         for line in self._file.read():
             try:
                 erasure = _erasure(line)
             except (KeyError, TypeError, ValueError):
                 log.error("line of the list of erasures can't be read")
+                self.damaged += 1
                 continue
             erasures[erasure.user_id] = erasure
         return list(erasures.values())
@@ -73,6 +81,8 @@ async def erase_again(
 ) -> None:
     """Erase again, in a restored database, who is in the file or has lost the data key already; print the progress.
 
+    A damaged line keeps nobody else from being erased, and then the command ends as failed.
+
     Args:
         database: the restored one.
         service: whose database it is.
@@ -81,9 +91,10 @@ async def erase_again(
         erase: erases one person; returns False when there is nothing left to erase.
     """
     call = system_call(service)
+    listed = ErasureFile(file)
     async with database.transaction(call) as tx:
         without_key = await find_without_key(tx)
-    erasures = list({erasure.user_id: erasure for erasure in (*without_key, *ErasureFile(file).read())}.values())
+    erasures = list({erasure.user_id: erasure for erasure in (*without_key, *listed.read())}.values())
     count = 0
     for done, erasure in enumerate(erasures, start=1):
         async with database.transaction(call) as tx:
@@ -91,3 +102,5 @@ async def erase_again(
         if done % TOLD_EVERY == 0:
             print(f"{done} of {len(erasures)} erasures replayed", flush=True)
     print(f"done: {count} of {len(erasures)} persons were there, and are erased again")
+    if listed.damaged:
+        sys.exit(f"{listed.damaged} lines of the list could not be read: whoever they name is not erased here")

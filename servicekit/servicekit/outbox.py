@@ -53,6 +53,12 @@ MOST_DELETED = 1000
 LONGEST_BACKOFF_S = 30
 # A receiver that is away is asked again soon: what waits is wanted as soon as it is back.
 AWAY_PAUSE_S = 0.5
+AWAY = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
 
 log = structlog.get_logger()
 
@@ -266,7 +272,7 @@ class Outbox:
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             code = error.code() if isinstance(error, grpc.aio.AioRpcError) else grpc.StatusCode.DEADLINE_EXCEEDED
             log.warning("event not delivered", event_id=str(event.id), status=code.name)
-            await self._release(event, is_away=code is grpc.StatusCode.UNAVAILABLE)
+            await self._release(event, is_away=code in AWAY)
             return False
         except Exception:
             # One event that cannot be carried must not keep the others from leaving.

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from servicekit import outbox as outbox_module
 from servicekit.history import grants
 from servicekit.metrics import OUTBOX_WAITING
-from servicekit.outbox import Event, Outbox, outbox_table
+from servicekit.outbox import AWAY, Event, Outbox, outbox_table
 
 TABLE = outbox_table(MetaData())
 DIALECT = create_engine("postgresql+psycopg://").dialect
@@ -28,15 +28,15 @@ class Receiver:
         self.arrived: list[bytes | None] = []
         self.is_open = asyncio.Event()
         self.is_open.set()
-        self.is_away = False
+        self.away: grpc.StatusCode | None = None
         self.refused: bytes | None = None
 
     async def take(self, event: Event) -> None:
         await self.is_open.wait()
         if event.payload is not None and event.payload == self.refused:
             raise ValueError
-        if self.is_away:
-            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+        if self.away:
+            raise grpc.aio.AioRpcError(self.away, grpc.aio.Metadata(), grpc.aio.Metadata())
         self.arrived.append(event.payload)
 
 
@@ -126,7 +126,7 @@ class TestDeliverSoon:
     ) -> None:
         outbox, owner_id = new_outbox(), uuid4()
         await add(kit, outbox, owner_id, b"one")
-        receiver.is_away = True
+        receiver.away = grpc.StatusCode.UNAVAILABLE
         began = time.monotonic()
 
         await outbox.deliver_soon(owner_id, 5)
@@ -135,14 +135,20 @@ class TestDeliverSoon:
 
 
 class TestRun:
-    async def test_delivers_when_the_receiver_is_back(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+    @pytest.mark.parametrize("status", AWAY)
+    async def test_delivers_soon_when_the_receiver_is_back(
+        self, kit: Any, new_outbox: Any, receiver: Receiver, status: grpc.StatusCode
+    ) -> None:
         outbox, owner_id = new_outbox(), uuid4()
-        receiver.is_away = True
+        receiver.away = status
         await add(kit, outbox, owner_id, b"one")
+        with psycopg.connect(kit.owner_dsn) as connection:
+            # It has been away for long.
+            connection.execute("UPDATE outbox SET attempts = 100")
         task = asyncio.create_task(outbox.run())
         await asyncio.sleep(0.1)
         await add(kit, outbox, owner_id, b"two", first_version=2)
-        receiver.is_away = False
+        receiver.away = None
 
         for _ in range(100):
             if len(receiver.arrived) == 2:
@@ -252,9 +258,9 @@ class TestRun:
         await add(kit, outbox, owner_id, b"one")
         with kit.superuser() as connection:
             connection.execute("UPDATE outbox SET attempts = 100")
-        receiver.is_away = True
+        receiver.away = grpc.StatusCode.UNAVAILABLE
         await outbox.deliver_soon(owner_id, 1)
-        receiver.is_away = False
+        receiver.away = None
         task = asyncio.create_task(outbox.run())
         await asyncio.sleep(2)
         task.cancel()
