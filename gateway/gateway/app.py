@@ -37,6 +37,7 @@ from gateway.routes import (
 from gateway.server_wrap import ServiceRouter, allowed_methods, require_declared
 from gateway.settings import GatewaySettings
 from gateway.stubs import Stubs
+from servicekit.garbage import spare_what_stays
 from servicekit.paging import PageTokens
 from servicekit.settings import key_bytes
 
@@ -66,6 +67,7 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _connect(app, settings, draining)
+        spare_what_stays()
         background = [asyncio.create_task(app.state.live_state.run()), asyncio.create_task(app.state.refusals.run())]
         yield
         for task in background:

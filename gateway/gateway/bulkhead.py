@@ -13,9 +13,9 @@ import grpc.aio
 
 from gateway.errors import Refused
 
-MOST_CALLS = 128
+MOST_CALLS = 64
 # So many may come on top once. With few calls left the service has caught up, and a next crowd is let in.
-CROWD = 172
+CROWD = 236
 FEW_CALLS = 16
 
 
