@@ -54,7 +54,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Overload(seconds=8),
         OldAndNew(seconds=12),
         NarrowRights(times=15),
-        Soak(seconds=180, rate=50, warm_up_s=60),
+        Soak(seconds=180, rate=50, warm_up_s=60, most_growth=10 * 2**20),
     ),
     # What every change has to survive.
     "tiny": (
@@ -72,6 +72,6 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Overload(seconds=4),
         OldAndNew(seconds=6, rate=20),
         NarrowRights(times=3, rate=10),
-        Soak(seconds=40, rate=20, warm_up_s=10),
+        Soak(seconds=40, rate=20, warm_up_s=10, most_growth=100 * 2**20),
     ),
 }
