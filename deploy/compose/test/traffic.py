@@ -94,7 +94,7 @@ class Traffic:
             user, bearer = signed_in["user"]["id"], {"authorization": f"Bearer {signed_in['access_token']}"}
             profile = {"first_name": "Ravi", "gender": "MALE", "date_of_birth": "1990-05-17"}
             self._made(http.post(f"/users/{user}/complete_onboarding", json=profile, headers=bearer))
-            provider = self._made(http.post("/benefit_providers", json=_provider(), headers=self._admin))["id"]
+            benefit_provider = self._made(http.post("/benefit_providers", json=provider(), headers=self._admin))["id"]
             accounts: list[str] = []
 
             def remove_account() -> httpx.Request:
@@ -112,14 +112,14 @@ class Traffic:
                 lambda: http.build_request(
                     "POST", "/platforms", json={"name": f"T {secrets.token_hex(8)}"}, headers=self._keyed()
                 ),
-                lambda: http.build_request("POST", "/benefit_providers", json=_provider(), headers=self._keyed()),
+                lambda: http.build_request("POST", "/benefit_providers", json=provider(), headers=self._keyed()),
                 lambda: http.build_request("POST", "/auth/token", json=body, headers=self._partner),
                 lambda: http.build_request(
                     "PATCH", f"/users/{user}", json={"last_name": secrets.token_hex(4)}, headers=bearer
                 ),
                 lambda: http.build_request(
                     "PATCH",
-                    f"/benefit_providers/{provider}",
+                    f"/benefit_providers/{benefit_provider}",
                     json={"display_name": secrets.token_hex(4)},
                     headers=self._admin,
                 ),
@@ -160,7 +160,8 @@ class Traffic:
         return answer
 
 
-def _provider() -> dict[str, object]:
+def provider() -> dict[str, object]:
+    """Return a new benefit provider as a caller sends it."""
     return {
         "code": f"t{secrets.token_hex(8)}",
         "legal_name": "Traffic Clinics Private Limited",
