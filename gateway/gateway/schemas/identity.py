@@ -97,7 +97,7 @@ class ApiKey(fields.Answer):
     id: fields.Uuid = Field(description="The key's id.")
     platform_id: fields.Uuid = Field(description="The platform that the key speaks for.")
     name: fields.Title = Field(description="What the operator calls the key.")
-    prefix: fields.SecretPrefix = Field(description="The part of the secret that may be shown, to tell keys apart; empty for a secret that was brought.")
+    prefix: fields.SecretPrefix = Field(description="The part of the secret that may be shown, to tell keys apart; `(brought)` for one that was brought.")
     secret: fields.Secret | None = Field(description="The whole secret: answered once, when Aarokya made it, and null ever after. An operator who moves an existing partner in may bring it; it is then never answered.")
     expires_at: fields.Rfc3339 | None = Field(description="When the key stops being accepted.")
     last_used_at: fields.Rfc3339 | None = Field(description="When the key was last used, exact to a minute.")

@@ -68,7 +68,7 @@ class ApiKey(_message.Message):
     name: _builtins.str
     """What the operator calls the key."""
     prefix: _builtins.str
-    """The part of the secret that may be shown, to tell keys apart; empty for a secret that was brought."""
+    """The part of the secret that may be shown, to tell keys apart; `(brought)` for one that was brought."""
     secret: _builtins.str
     """The whole secret: answered once, when Aarokya made it, and null ever after.
     An operator who moves an existing partner in may bring it; it is then never answered.

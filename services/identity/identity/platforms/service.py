@@ -33,6 +33,7 @@ ALWAYS_REQUIRED = ("first_name", "gender", "date_of_birth")
 DEFAULTS = Platform(default_phone_country_code="+91", token_ttl_seconds=3600, min_user_age=18, max_dependants=8)
 BASE62 = string.digits + string.ascii_letters
 SECRET_LENGTH = 43  # 43 digits of base 62 hold 256 bits
+BROUGHT = "(brought)"
 
 
 def _check_settings(platform: Platform) -> None:
@@ -181,7 +182,7 @@ class ApiKeyService:
             key.expires_at.CopyFrom(wanted.expires_at)
         secret = wanted.secret or _new_secret(key_id)
         # Nothing of a secret that was brought is ever shown again.
-        key.prefix = "" if wanted.secret else _prefix(key_id)
+        key.prefix = BROUGHT if wanted.secret else _prefix(key_id)
         await self._keys.insert(tx, key, self.hash_secret(secret))
         await self._record(tx, "api_key.create", key, {"name": (None, key.name), "secret": None})
         if not wanted.secret:

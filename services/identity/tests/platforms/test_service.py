@@ -336,7 +336,7 @@ class TestCreateKey:
         platform, secret = await rules.add_platform(), f"{SECRET} {uuid4()}"
         key = await rules.add_key(platform, secret=secret)
         assert not key.HasField("secret")
-        assert key.prefix == ""
+        assert key.prefix == "(brought)"
         assert await rules.status_of_secret(secret) == ApiKeyStatus.API_KEY_STATUS_ACTIVE
 
     async def test_refuses_a_secret_that_no_header_could_carry(self, rules: Any) -> None:
