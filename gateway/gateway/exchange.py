@@ -22,7 +22,7 @@ from servicekit.paging import PageTokens
 from servicekit.trace_context import onward_trace
 
 BUDGET_S = 5.0
-RETRY_PAUSES_S = (0.05, 0.2)
+RETRY_PAUSES_S = (0.05, 0.2, 0.5)
 # A service that went away: CANCELLED is what one that stops answers to calls that it has not looked at.
 GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 REPLAYED_KEY = "aarokya-replayed"

@@ -247,6 +247,7 @@ class TestTokenKeysAndOperatorsKeys:
         profile = {"first_name": "Ravi", "gender": "MALE", "date_of_birth": "1990-05-17"}
         balancer = Balancer(world.http)
         tokens: dict[str, str] = {}
+        told_the_new_one: set[str] = set()
         operator = {"key": old_operator}
 
         def sign_in() -> httpx.Response:
@@ -254,6 +255,8 @@ class TestTokenKeysAndOperatorsKeys:
             if answer.is_success:
                 token = answer.json()["access_token"]
                 tokens[kid_of(token)] = token
+                if kid_of(token) == "new":
+                    told_the_new_one.add(f"http://{answer.url.netloc.decode()}")
             return answer
 
         def use_a_token() -> httpx.Response:
@@ -301,7 +304,8 @@ class TestTokenKeysAndOperatorsKeys:
                 # 2. identity signs with the new one, and operators change over.
                 whole.enter_context(running_identity(system, other_port, f"{new},{old}"))
                 operator["key"] = new_operator
-                wait_for(lambda: "new" in tokens)
+                # Not before every gateway has found the new replica.
+                wait_for(lambda: told_the_new_one >= set(balancer.urls))
                 first_identity.close()
                 # 3. Once the last token of the old key has expired, the old ones go.
                 del tokens["old"]
