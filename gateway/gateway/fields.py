@@ -33,7 +33,6 @@ MAX_METADATA_BYTES = 8 * 1024
 MAX_METADATA_DEPTH = 16
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
-NO_TOKEN = "-"  # noqa: S105 - it opens nothing.
 
 _JOINERS = "\u200c\u200d"
 # What documented patterns rule out: control characters, and the invisible ones that occur in practice. A few more that
@@ -318,18 +317,15 @@ QueryPageSize = Annotated[
 ]
 
 
-# An empty token is none that was issued: whoever has lost the token shall not begin at the first page again unawares.
-PageToken = Annotated[str, AfterValidator(lambda token: token or NO_TOKEN)]
-
-
 class PageQuery(Query):
     """The query parameters of a list: its own filters, and which page of it."""
 
     page_size: QueryPageSize = Field(
         default=DEFAULT_PAGE_SIZE, description="How many rows a page holds; more than 200 count as 200."
     )
-    page_token: PageToken | None = Field(
-        default=None, description="Where the page begins: a next_page_token of an earlier answer."
+    page_token: str | None = Field(
+        default=None,
+        description="Where the page begins: a next_page_token of an earlier answer; empty is the beginning.",
     )
 
 

@@ -56,7 +56,7 @@ class Listing:
         """Yield the keys of all items, and do something between pages."""
         token = None
         while True:
-            page = self.page(page_size=page_size, **({"page_token": token} if token else {}))
+            page = self.page(page_size=page_size, page_token=token or "")
             assert page.keys() == {"items", "next_page_token"}
             token = page["next_page_token"]
             assert len(page["items"]) == page_size or token is None
@@ -228,7 +228,7 @@ class TestEveryList:
             return token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
 
         wrong = [changed(place) for place in (*range(0, len(token), 7), len(token) - 1)]
-        wrong += [token[:-4], token[4:], f"{token}AAAA", token * 2, token.swapcase(), f"{token}=", ""]
+        wrong += [token[:-4], token[4:], f"{token}AAAA", token * 2, token.swapcase(), f"{token}="]
         wrong += ["a", "!", "null", "0", "é", " ", base64.b64encode(b'["2026-11-20T00:00:00Z"]').decode(), "A" * 3_000]
         for text in wrong:
             assert_refused(self.ask(listing.caller, listing, text, listing.filters), 400, "RQ-113")
