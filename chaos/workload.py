@@ -162,8 +162,10 @@ class Workload:
             try:
                 answer = await self.send_once(operation)
             except NotSent as error:
+                operation.answer = None
                 operation.statuses.append(f"not sent: {error}")
             except NoAnswer as error:
+                operation.answer = None
                 operation.statuses.append(f"no answer: {error}")
                 may_have_happened = True
             else:
@@ -181,9 +183,15 @@ class Workload:
             if not is_safe or loop.time() - operation.began > PATIENCE_S:
                 operation.outcome = Outcome.UNKNOWN if may_have_happened and not operation.is_read else Outcome.FAILED
                 break
-            await asyncio.sleep(0.05 + 0.15 * self._rng.random())
+            await asyncio.sleep(self._pause(operation))
         operation.seconds = loop.time() - operation.began
         return operation
+
+    def _pause(self, operation: Operation) -> float:
+        """Return how long a well-behaved client waits: as long as it was told to, else longer each time."""
+        told = operation.answer.headers.get("retry-after", "") if operation.answer else ""
+        pause = float(told) if told else min(0.2 * 2**operation.attempts, 2.0)
+        return pause * (0.5 + self._rng.random())
 
     async def send_once(self, operation: Operation) -> Answer:
         """Make a request once, and keep nothing of it.

@@ -31,9 +31,10 @@ from servicekit.trace_context import onward_trace
 
 LEASE_S = 0.75
 # A stream that was slow to open has all its messages look older than they are. After so many that do, one after the
-# other, another stream is opened, which may be quicker.
+# other (some ten seconds of heartbeats), another stream is opened, which may be quicker. Not before: it costs all that
+# is remembered, and a process that has too much to do is late for a while without any fault of its stream.
 LATE_S = LEASE_S / 3
-MOST_LATE = 8
+MOST_LATE = 40
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
 # A change that comes while a state is fetched has it fetched again, but not for ever.
