@@ -2,8 +2,9 @@
 
 import gc
 
-# Collections by generation. With Python's own 700 a request of ours causes more than one, and each looks at all that
-# is new; most of what a request makes goes away without any.
+# Collections by generation; Python's own are 700, 10, 10. Most of what a request makes goes away without any. Reading a
+# dependant took 1.48 ms of the gateway's CPU and 2.53 of records' with these, against 1.66 and 2.73 without
+# (2026-11-21, 2 cores, Python 3.11, `wrk -t1 -c32` twice 6 s each).
 THRESHOLDS = (20_000, 20, 50)
 
 
