@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Generic, TypeVar
 
 import pytest
 
@@ -11,6 +12,7 @@ from servicekit.errors import ServiceAway
 from servicekit.leased_cache import MOST_LATE, Lease, LeasedCache, Watch
 
 HEARTBEAT = ""
+Stream = TypeVar("Stream")
 NONSENSE = "?"
 
 
@@ -310,17 +312,31 @@ class TestForget:
         assert len(service.asked) == leased_cache.MOST_FETCHES
 
 
-class Streams:
-    """The streams that a watch opens, one after the other, with what the test says on them."""
+class Opened(Generic[Stream]):
+    """The streams that a watch has opened, one after the other."""
 
     def __init__(self) -> None:
-        self.opened: list[asyncio.Queue[str | None]] = []
+        self.opened: list[Stream] = []
         self._one_more = asyncio.Event()
+
+    def add(self, stream: Stream) -> None:
+        self.opened.append(stream)
+        self._one_more.set()
+
+    async def wait_for(self, count: int) -> None:
+        """Wait until so many have been opened."""
+        async with asyncio.timeout(5):
+            while len(self.opened) < count:
+                self._one_more.clear()
+                await self._one_more.wait()
+
+
+class Streams(Opened[asyncio.Queue[str | None]]):
+    """Streams on which the test says something."""
 
     async def open(self) -> AsyncIterator[str]:
         said: asyncio.Queue[str | None] = asyncio.Queue()
-        self.opened.append(said)
-        self._one_more.set()
+        self.add(said)
         while (message := await said.get()) is not None:
             yield message
 
@@ -329,13 +345,6 @@ class Streams:
         for message in messages:
             self.opened[-1].put_nowait(message)
         await settle()
-
-    async def wait_for(self, count: int) -> None:
-        """Wait until so many have been opened."""
-        async with asyncio.timeout(5):
-            while len(self.opened) < count:
-                self._one_more.clear()
-                await self._one_more.wait()
 
 
 class TestWatch:
@@ -441,21 +450,19 @@ class TestWatch:
             assert await waiting == "deactivated@p1"
 
 
-class Delayed:
+class Delayed(Opened[tuple[float, asyncio.Queue[float]]]):
     """A stream whose messages tell as of when they speak, by a clock of its sender's own, and arrive later."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self._clock = clock
-        self.opened: list[tuple[float, asyncio.Queue[float]]] = []
-        self._one_more = asyncio.Event()
         # How long the sender takes to see that the stream was opened.
         self.opens_in_s = 0.0
 
     async def open(self) -> AsyncIterator[float]:
         said: asyncio.Queue[float] = asyncio.Queue()
         self._clock.now += self.opens_in_s
-        self.opened.append((self._clock.now, said))
-        self._one_more.set()
+        self.add((self._clock.now, said))
         while True:
             yield await said.get()
 
@@ -464,13 +471,6 @@ class Delayed:
         opened_at, said = self.opened[-1]
         said.put_nowait(self._clock.now - opened_at - delay_s)
         await settle()
-
-    async def wait_for(self, count: int) -> None:
-        """Wait until so many have been opened."""
-        async with asyncio.timeout(5):
-            while len(self.opened) < count:
-                self._one_more.clear()
-                await self._one_more.wait()
 
 
 class TestWatchOfALateStream:
