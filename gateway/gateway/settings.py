@@ -59,7 +59,8 @@ class GatewaySettings(ProcessSettings):
     admin_api_key: SecretStr | None = None
     """The key of the operator called `admin`, of 32 characters or more."""
     admin_api_keys: SecretStr | None = None
-    """`name:secret,…`: the keys of all other operators. There must be a key in one of the two."""
+    """`name:secret,…`: the keys of all other operators; somebody whose key is being replaced is named twice. There must
+    be a key in one of the two."""
     cors_origins: Annotated[list[str], NoDecode] = Field(default_factory=list)
     """Origins whose pages may call the API from a browser, with commas between them; empty: none."""
     trusted_proxies: Annotated[list[str], NoDecode] = Field(default_factory=list)

@@ -238,7 +238,7 @@ class UserService:
         *,
         judged: Sequence[str] | None = None,
     ) -> StoredUser:
-        """Return the user with the fields of the mask changed, once the judged ones (those) keep the rules."""
+        """Return the user with the masked fields changed, once the judged ones (those that differ) keep the rules."""
         after = _copy(before)
         after.user = apply_mask(before.user, wanted, mask)
         if judged is None:
