@@ -89,7 +89,7 @@ def newest_first(
     The columns must be unique together; an index on them makes each page cost the same however deep it lies.
     """
     if cursor is not None:
-        values = [_value(column, text) for column, text in zip(order, cursor, strict=True)]
+        values = [value_of(column, text) for column, text in zip(order, cursor, strict=True)]
         statement = statement.where(tuple_(*order) < tuple_(*values))
     return statement.order_by(*(column.desc() for column in order)).limit(page_size + 1)
 
@@ -102,7 +102,8 @@ def _text(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _value(column: ColumnElement[Any], text: str) -> object:
+def value_of(column: ColumnElement[Any], text: str) -> object:
+    """Return a value of a column from its text in a cursor."""
     if isinstance(column.type, DateTime):
         return datetime.fromisoformat(text)
     if isinstance(column.type, Uuid):
