@@ -101,6 +101,10 @@ class DataKeys:
         )
         self._by_owner = QuickStatement(by_owner)
         self._by_owner_held = QuickStatement(by_owner.with_for_update(read=True))
+        self._insert = QuickStatement(
+            insert(table).on_conflict_do_nothing(index_elements=["owner_id"]),
+            ("id", "owner_id", "platform_id", "master_key_id", "wrapped", "created_at"),
+        )
 
     async def for_owner(self, tx: Transaction, owner_id: UUID, platform_id: UUID | None = None) -> DataKey:
         """Return the owner's key to write with, making it when there is none.
@@ -118,17 +122,16 @@ class DataKeys:
         found = await self._row(tx, owner_id, self._by_owner_held)
         if found is None:
             key_id = uuid7()
-            await tx.execute(
-                insert(self.table)
-                .values(
-                    id=key_id,
-                    owner_id=owner_id,
-                    platform_id=platform_id or tx.call.caller.platform_id,
-                    master_key_id=self._ring.wrapping_key_id,
-                    wrapped=self._ring.wrap(generate_key(), key_id.bytes + owner_id.bytes),
-                    created_at=tx.now,
-                )
-                .on_conflict_do_nothing(index_elements=["owner_id"])
+            await self._insert.execute(
+                tx,
+                {
+                    "id": key_id,
+                    "owner_id": owner_id,
+                    "platform_id": platform_id or tx.call.caller.platform_id,
+                    "master_key_id": self._ring.wrapping_key_id,
+                    "wrapped": self._ring.wrap(generate_key(), key_id.bytes + owner_id.bytes),
+                    "created_at": tx.now,
+                },
             )
             found = await self._row(tx, owner_id, self._by_owner_held)
             if found is None:

@@ -6,17 +6,34 @@ from typing import TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
-from sqlalchemy import Column, DateTime, LargeBinary, MetaData, Table, Uuid, delete, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    LargeBinary,
+    MetaData,
+    Table,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+)
 
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys
 from servicekit.database import Transaction
 from servicekit.errors import KeyReused, KeyStillRunning
+from servicekit.quick_statement import QuickStatement
 from servicekit.server import replayed
 
 REMEMBERED = timedelta(hours=24)
 # At a time, so that the answers of a busy day are deleted without running into a statement's time limit.
 MOST_FORGOTTEN = 1000
+_TRY_LOCK = QuickStatement(
+    select(func.pg_try_advisory_xact_lock(bindparam("key", type_=BigInteger)).label("is_locked"))
+)
 Response = TypeVar("Response", bound=Message)
 
 
@@ -41,6 +58,8 @@ class OnceOnly:
         self._table = table
         self._data_keys = data_keys
         self._hashes = hashes
+        self._find = QuickStatement(select(table).where(table.c.scope == bindparam("scope", type_=LargeBinary)))
+        self._insert = QuickStatement(insert(table), table.c.keys())
 
     async def once(
         self,
@@ -69,11 +88,10 @@ class OnceOnly:
             return await effect()
         scope = idempotency.scope
         fingerprint = self._hashes.hash("idempotency", idempotency.fingerprint.hex())
-        lock = select(func.pg_try_advisory_xact_lock(int.from_bytes(scope[:8], signed=True)))
-        if not (await tx.execute(lock)).scalar_one():
+        if not (await _TRY_LOCK.rows(tx, {"key": int.from_bytes(scope[:8], signed=True)}))[0].is_locked:
             raise KeyStillRunning
-        table = self._table
-        row = (await tx.execute(select(table).where(table.c.scope == scope))).one_or_none()
+        # Not together with the lock: what its last holder has written is seen only by a statement that begins later.
+        row = await self._find.one_or_none(tx, {"scope": scope})
         if row is not None and row.created_at > tx.now - REMEMBERED:
             if row.fingerprint != fingerprint:
                 raise KeyReused
@@ -84,19 +102,20 @@ class OnceOnly:
                 replayed.set(True)
                 return response
         if row is not None:
-            await tx.execute(delete(table).where(table.c.scope == scope))
+            await tx.execute(delete(self._table).where(self._table.c.scope == scope))
         response = await effect()
         owner_id = owner(response)
         key = await self._data_keys.for_owner(tx, owner_id)
-        await tx.execute(
-            insert(table).values(
-                scope=scope,
-                fingerprint=fingerprint,
-                platform_id=tx.call.caller.platform_id,
-                owner_id=owner_id,
-                sealed=key.seal(kept(response).SerializeToString(), _bound_to(scope)),
-                created_at=tx.now,
-            )
+        await self._insert.execute(
+            tx,
+            {
+                "scope": scope,
+                "fingerprint": fingerprint,
+                "platform_id": tx.call.caller.platform_id,
+                "owner_id": owner_id,
+                "sealed": key.seal(kept(response).SerializeToString(), _bound_to(scope)),
+                "created_at": tx.now,
+            },
         )
         return response
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, exists, func, insert, literal, select, update
+from sqlalchemy import Select, Text, Uuid, bindparam, exists, func, insert, literal_column, select, update
 
 from aarokya.records.v1.account_pb2 import Account, AccountStatus, AccountType
 from records.accounts.errors import AccountAlreadyThere
@@ -15,11 +15,18 @@ from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys, OwnerErased
 from servicekit.database import AnyRow, Transaction, refusing
 from servicekit.id_numbers import masked
-from servicekit.paging import newest_first
+from servicekit.quick_statement import QuickPages, QuickStatement, Values
 from servicekit.rows import RowMapper
 
 # Written into the statement, or else the planner could not know that the partial indexes fit.
-ACTIVE = literal("active", literal_execute=True)
+ACTIVE = literal_column("'active'", Text)
+
+_ACCOUNT = bindparam("account_id", type_=Uuid)
+_USER = bindparam("user", type_=Uuid)
+_PLATFORM = bindparam("platform", type_=Uuid)
+_LOCK = QuickStatement(
+    select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text), 0)).label("locked"))
+)
 
 
 @dataclass(slots=True)
@@ -48,46 +55,56 @@ class AccountRepository:
             owner_column="user_id",
             computed=("account_number_masked", "shared_with_other_users"),
         )
+        # Without and with whether others have the account too, which partners are told.
+        self._by_id = {
+            tells: QuickStatement(self._select(tells).where(accounts.c.id == _ACCOUNT)) for tells in (False, True)
+        }
+        self._primary = QuickStatement(self._select(False).where(accounts.c.is_primary))
+        oldest = self._select(False).order_by(accounts.c.created_at, accounts.c.id)
+        self._oldest = QuickStatement(oldest.limit(1))
+        self._pages = QuickPages(self._select, (accounts.c.created_at, accounts.c.id))
+        columns = accounts.c.keys()
+        self._insert = QuickStatement(insert(accounts), columns)
+        is_row = (accounts.c.id == _ACCOUNT) & (accounts.c.platform_id == _PLATFORM)
+        self._update = QuickStatement(update(accounts).where(is_row), columns)
 
     async def lock(self, tx: Transaction, user_id: UUID) -> None:
         """Let nobody else change the user's accounts until the transaction ends."""
-        await tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"accounts:{user_id}", 0))))
+        await _LOCK.execute(tx, {"name": f"accounts:{user_id}"})
 
     async def insert(self, tx: Transaction, account: Account) -> None:
         """Add an account."""
         with refusing({"uq_accounts_number": AccountAlreadyThere}):
-            await tx.execute(insert(accounts).values(await self._values(tx, StoredAccount(account, 1))))
+            await self._insert.execute(tx, await self._values(tx, StoredAccount(account, 1)))
 
     async def update(self, tx: Transaction, stored: StoredAccount) -> None:
         """Write an account's new state."""
-        statement = update(accounts).where(
-            accounts.c.id == UUID(stored.account.id), accounts.c.platform_id == tx.call.caller.platform_id
-        )
+        values = await self._values(tx, stored)
+        row = {"account_id": UUID(stored.account.id), "platform": tx.call.caller.platform_id}
         with refusing({"uq_accounts_number": AccountAlreadyThere}):
-            await tx.execute(statement.values(await self._values(tx, stored)))
+            await self._update.execute(tx, values | row)
 
     async def find(self, tx: Transaction, user_id: UUID, account_id: UUID) -> StoredAccount | None:
         """Return an account of the user's that is not removed."""
-        row = (await tx.execute(self._select(tx, user_id).where(accounts.c.id == account_id))).one_or_none()
+        values = _of_user(tx, user_id, account_id=account_id)
+        row = await self._by_id[tx.call.caller.is_partner].one_or_none(tx, values)
         return None if row is None else self.to_stored(row)
 
     async def find_primary(self, tx: Transaction, user_id: UUID) -> StoredAccount | None:
         """Return the user's primary account; None when the user has no account at all."""
-        row = (await tx.execute(self._select(tx, user_id).where(accounts.c.is_primary))).one_or_none()
+        row = await self._primary.one_or_none(tx, _of_user(tx, user_id))
         return None if row is None else self.to_stored(row)
 
     async def find_oldest(self, tx: Transaction, user_id: UUID) -> StoredAccount | None:
         """Return the account that the user has had for the longest time."""
-        statement = self._select(tx, user_id).order_by(accounts.c.created_at, accounts.c.id).limit(1)
-        row = (await tx.execute(statement)).one_or_none()
+        row = await self._oldest.one_or_none(tx, _of_user(tx, user_id))
         return None if row is None else self.to_stored(row)
 
     async def list_newest(
         self, tx: Transaction, user_id: UUID, cursor: Sequence[str] | None, page_size: int
     ) -> Sequence[AnyRow]:
         """Return the rows of a page, and one more."""
-        order = (accounts.c.created_at, accounts.c.id)
-        return (await tx.execute(newest_first(self._select(tx, user_id), order, cursor, page_size))).all()
+        return await self._pages.rows(tx, _of_user(tx, user_id), cursor, page_size, tx.call.caller.is_partner)
 
     def to_stored(self, row: AnyRow) -> StoredAccount:
         """Return the account that a row holds; an erased person's has no number any more."""
@@ -99,23 +116,20 @@ class AccountRepository:
             account.shared_with_other_users = shared
         return StoredAccount(account, row.version)
 
-    def _select(self, tx: Transaction, user_id: UUID) -> Select[*tuple[Any, ...]]:
-        caller = tx.call.caller
+    def _select(self, tells_shared: bool) -> Select[*tuple[Any, ...]]:
         more = []
-        if caller.is_partner:
+        if tells_shared:
             # A partner may know of its own platform's users only, and the policies show no others anyway.
             others = accounts.alias("others")
             is_shared = exists().where(
-                others.c.platform_id == caller.platform_id,
+                others.c.platform_id == _PLATFORM,
                 others.c.status == ACTIVE,
                 others.c.number_hash == accounts.c.number_hash,
                 others.c.user_id != accounts.c.user_id,
             )
             more.append(is_shared.label("shared_with_other_users"))
         return self.rows.select(*more).where(
-            accounts.c.user_id == user_id,
-            accounts.c.platform_id == caller.platform_id,
-            accounts.c.status == ACTIVE,
+            accounts.c.user_id == _USER, accounts.c.platform_id == _PLATFORM, accounts.c.status == ACTIVE
         )
 
     async def _values(self, tx: Transaction, stored: StoredAccount) -> dict[str, Any]:
@@ -146,3 +160,7 @@ class AccountRepository:
             AccountType.ACCOUNT_TYPE_UPI: (),
         }.get(account.type, (account.provider_name.casefold(),))
         return self._hashes.hash("account_number", str(account.type), account.account_number, *parts)
+
+
+def _of_user(tx: Transaction, user_id: UUID, **more: object) -> Values:
+    return {"user": user_id, "platform": tx.call.caller.platform_id, **more}

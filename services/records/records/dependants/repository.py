@@ -5,21 +5,33 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, insert, select, true
+from sqlalchemy import BigInteger, DateTime, Select, Uuid, bindparam, func, insert, literal_column, select, true
 
 from aarokya.records.v1.dependant_pb2 import Actor, ActorType, Dependant, DependantStatus
 from records.models import dependants
 from servicekit.data_keys import DataKeys
 from servicekit.database import AnyRow, Transaction
 from servicekit.enum_text import number_of, text_of
-from servicekit.paging import newest_first
+from servicekit.quick_statement import QuickPages, QuickStatement
 from servicekit.rows import RowMapper
 
 FAMILY_ORDER = ("first_created_at", "id")
 VERSIONS_ORDER = ("version",)
 REMOVED = text_of(DependantStatus.DESCRIPTOR, DependantStatus.DEPENDANT_STATUS_REMOVED)
 
+# Written into the statement, or else the planner could not know that the partial index fits.
+FIRST = literal_column("1", BigInteger)
+
 _persons = dependants.alias("persons")
+_DEPENDANT = bindparam("dependant_id", type_=Uuid)
+_USER = bindparam("user_id", type_=Uuid)
+_AS_OF = bindparam("as_of", type_=DateTime(timezone=True))
+_LOCK = QuickStatement(
+    select(
+        func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger)).label("locked"),
+        func.clock_timestamp().label("moment"),
+    )
+)
 
 
 class DependantRepository:
@@ -28,6 +40,12 @@ class DependantRepository:
     def __init__(self, keys: DataKeys) -> None:
         self._keys = keys
         self.rows = RowMapper(dependants, Dependant, keys, owner_column="user_id", computed=("created_by",))
+        versions = self._select().where(dependants.c.id == _DEPENDANT)
+        self._newest = QuickStatement(versions.order_by(dependants.c.version.desc()).limit(1))
+        self._versions = QuickPages(lambda: versions, [dependants.c[name] for name in VERSIONS_ORDER])
+        self._family = QuickStatement(self._select_family(is_as_of=False, include_removed=False))
+        self._families = QuickPages(self._select_family, [_persons.c[name] for name in FAMILY_ORDER])
+        self._insert = QuickStatement(insert(dependants), dependants.c.keys())
 
     async def lock_family(self, tx: Transaction, user_id: UUID) -> datetime:
         """Keep other changes of a user's family waiting until the transaction ends, and return the time by then.
@@ -35,8 +53,7 @@ class DependantRepository:
         Append-only rows can't be locked themselves. The random half of the user's id is the lock's key.
         """
         key = int.from_bytes(user_id.bytes[8:], signed=True)
-        row = (await tx.execute(select(func.pg_advisory_xact_lock(key), func.clock_timestamp().label("moment")))).one()
-        moment: datetime = row.moment
+        moment: datetime = (await _LOCK.rows(tx, {"key": key}))[0].moment
         return moment.astimezone(UTC)
 
     async def insert(self, tx: Transaction, dependant: Dependant) -> None:
@@ -49,18 +66,16 @@ class DependantRepository:
             created_by_type=text_of(ActorType.DESCRIPTOR, dependant.created_by.type),
             created_by_id=dependant.created_by.id,
         )
-        await tx.execute(insert(dependants).values(values))
+        await self._insert.execute(tx, values)
 
     async def find(self, tx: Transaction, dependant_id: UUID) -> Dependant | None:
         """Return a person's newest version, whoever's family it is in."""
-        statement = self._select().where(dependants.c.id == dependant_id)
-        row = (await tx.execute(statement.order_by(dependants.c.version.desc()).limit(1))).one_or_none()
+        row = await self._newest.one_or_none(tx, {"dependant_id": dependant_id})
         return None if row is None else self.to_dependant(row)
 
     async def list_family(self, tx: Transaction, user_id: UUID) -> list[Dependant]:
         """Return the newest versions of all who are not removed, SELF included."""
-        statement = self._select_family(user_id, as_of=None, include_removed=False)
-        return [self.to_dependant(row) for row in await tx.execute(statement)]
+        return [self.to_dependant(row) for row in await self._family.rows(tx, {"user_id": user_id})]
 
     async def list_newest(
         self,
@@ -73,17 +88,14 @@ class DependantRepository:
         page_size: int,
     ) -> Sequence[AnyRow]:
         """Return the rows of a page of a family as it was at a moment, and one more."""
-        statement = self._select_family(user_id, as_of=as_of, include_removed=include_removed)
-        order = [_persons.c[name] for name in FAMILY_ORDER]
-        return (await tx.execute(newest_first(statement, order, cursor, page_size))).all()
+        values = {"user_id": user_id} if as_of is None else {"user_id": user_id, "as_of": as_of}
+        return await self._families.rows(tx, values, cursor, page_size, as_of is not None, include_removed)
 
     async def list_versions(
         self, tx: Transaction, dependant_id: UUID, cursor: Sequence[str] | None, page_size: int
     ) -> Sequence[AnyRow]:
         """Return the rows of a page of a person's history, and one more."""
-        statement = self._select().where(dependants.c.id == dependant_id)
-        order = [dependants.c[name] for name in VERSIONS_ORDER]
-        return (await tx.execute(newest_first(statement, order, cursor, page_size))).all()
+        return await self._versions.rows(tx, {"dependant_id": dependant_id}, cursor, page_size)
 
     def to_dependant(self, row: AnyRow) -> Dependant:
         """Return the version that a row holds."""
@@ -95,13 +107,11 @@ class DependantRepository:
     def _select(self) -> Select[*tuple[Any, ...]]:
         return self.rows.select(dependants.c.created_by_type, dependants.c.created_by_id)
 
-    def _select_family(
-        self, user_id: UUID, *, as_of: datetime | None, include_removed: bool
-    ) -> Select[*tuple[Any, ...]]:
+    def _select_family(self, is_as_of: bool, include_removed: bool) -> Select[*tuple[Any, ...]]:
         """Return a SELECT that walks the persons by their first versions, and of each takes only the newest."""
         newest_version = select(dependants).where(dependants.c.id == _persons.c.id)
-        if as_of is not None:
-            newest_version = newest_version.where(dependants.c.created_at <= as_of)
+        if is_as_of:
+            newest_version = newest_version.where(dependants.c.created_at <= _AS_OF)
         newest = newest_version.order_by(dependants.c.version.desc()).limit(1).lateral("newest")
         keys = self._keys.table
         statement = (
@@ -113,6 +123,6 @@ class DependantRepository:
             .select_from(
                 _persons.join(newest, true()).outerjoin(keys, keys.c.owner_id == _persons.c.user_id),
             )
-            .where(_persons.c.user_id == user_id, _persons.c.version == 1)
+            .where(_persons.c.user_id == _USER, _persons.c.version == FIRST)
         )
         return statement if include_removed else statement.where(newest.c.status != REMOVED)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, select
+from sqlalchemy import ColumnElement, Select, Uuid, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from aarokya.records.v1.mrn_pb2 import Mrn
@@ -15,6 +15,7 @@ from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys, OwnerErased
 from servicekit.database import AnyRow, Transaction
 from servicekit.paging import newest_first
+from servicekit.quick_statement import QuickStatement
 from servicekit.rows import RowMapper
 
 FIRST_VERSION = 1
@@ -35,16 +36,24 @@ class MrnRepository:
         self._keys = keys
         self._hashes = hashes
         self.rows = RowMapper(mrns, Mrn, keys, owner_column="user_id")
+        family = select(dependants.c.user_id, dependants.c.status).where(
+            dependants.c.id == bindparam("dependant", type_=Uuid),
+            dependants.c.platform_id == bindparam("platform", type_=Uuid),
+        )
+        newest = dependants.c.version.desc()
+        self._dependant = QuickStatement(family.order_by(newest).limit(1))
+        own = family.where(dependants.c.user_id == bindparam("user", type_=Uuid))
+        self._own_dependant = QuickStatement(own.order_by(newest).limit(1))
+        insertion = insert_or_ignore(mrns).on_conflict_do_nothing().returning(mrns.c.id)
+        self._insert = QuickStatement(insertion, mrns.c.keys())
 
     async def find_dependant(self, tx: Transaction, dependant_id: UUID) -> AnyRow | None:
         """Return `user_id` and newest `status` of a person in a family that the caller may know of."""
         caller = tx.call.caller
-        statement = select(dependants.c.user_id, dependants.c.status).where(
-            dependants.c.id == dependant_id, dependants.c.platform_id == caller.platform_id
-        )
+        values = {"dependant": dependant_id, "platform": caller.platform_id}
         if caller.is_user:
-            statement = statement.where(dependants.c.user_id == UUID(caller.id))
-        return (await tx.execute(statement.order_by(dependants.c.version.desc()).limit(1))).one_or_none()
+            return await self._own_dependant.one_or_none(tx, {**values, "user": UUID(caller.id)})
+        return await self._dependant.one_or_none(tx, values)
 
     async def insert_unless_taken(self, tx: Transaction, mrn: Mrn) -> bool:
         """Add an MRN; False when its pair has one, or another dependant of the user this number at the provider.
@@ -64,8 +73,7 @@ class MrnRepository:
             platform_id=platform_id,
             mrn_hash=self._number_hash(UUID(mrn.benefit_provider_id), mrn.mrn),
         )
-        statement = insert_or_ignore(mrns).values(values).on_conflict_do_nothing()
-        return (await tx.execute(statement.returning(mrns.c.id))).first() is not None
+        return bool(await self._insert.rows(tx, values))
 
     async def is_linked(self, tx: Transaction, dependant_id: UUID, benefit_provider_id: UUID) -> bool:
         """Return whether a dependant has an MRN at a provider."""

@@ -2,13 +2,21 @@
 
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import Uuid, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from records.models import accounts, mrns, users
 from servicekit.data_keys import DataKeys
 from servicekit.database import AnyRow, Transaction
 from servicekit.erasures import Erasure
+from servicekit.quick_statement import QuickStatement
+
+_FIND = QuickStatement(select(users.c.version, users.c.erased_at).where(users.c.id == bindparam("user", type_=Uuid)))
+_insertion = insert(users)
+_SET_VERSION = QuickStatement(
+    _insertion.on_conflict_do_update(index_elements=["id"], set_={"version": _insertion.excluded.version}),
+    ("id", "platform_id", "version"),
+)
 
 
 class UserRepository:
@@ -19,13 +27,11 @@ class UserRepository:
 
     async def find(self, tx: Transaction, user_id: UUID) -> AnyRow | None:
         """Return the version that identity last told of, and whether the user was erased."""
-        statement = select(users.c.version, users.c.erased_at).where(users.c.id == user_id)
-        return (await tx.execute(statement)).one_or_none()
+        return await _FIND.one_or_none(tx, {"user": user_id})
 
     async def set_version(self, tx: Transaction, user_id: UUID, platform_id: UUID, version: int) -> None:
         """Note the version that identity told of."""
-        statement = insert(users).values(id=user_id, platform_id=platform_id, version=version)
-        await tx.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"version": version}))
+        await _SET_VERSION.execute(tx, {"id": user_id, "platform_id": platform_id, "version": version})
 
     async def list_without_key(self, tx: Transaction) -> list[Erasure]:
         """Return whose data key was destroyed though the row does not know: those whom a restore has brought back."""
