@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import Uuid, bindparam, insert, or_, select, update
 
 from aarokya.identity.v1.api_key_pb2 import ApiKey, ApiKeyStatus
 from aarokya.identity.v1.platform_pb2 import Platform
@@ -14,9 +14,13 @@ from identity.platforms.errors import ApiKeySecretTaken, PlatformNameTaken
 from servicekit.data_keys import DataKeys
 from servicekit.database import AnyRow, Transaction, refusing
 from servicekit.paging import newest_first
+from servicekit.quick_statement import QuickStatement
 from servicekit.rows import RowMapper
 
 TAKEN = {"pk_platforms": PlatformNameTaken, "uq_platforms_name_key": PlatformNameTaken}
+
+_PLATFORM = bindparam("platform", type_=Uuid)
+_STATUS_HELD = QuickStatement(select(platforms.c.status).where(platforms.c.id == _PLATFORM).with_for_update(read=True))
 
 
 class PlatformRepository:
@@ -25,6 +29,9 @@ class PlatformRepository:
     def __init__(self, keys: DataKeys) -> None:
         self._keys = keys
         self.rows = RowMapper(platforms, Platform, keys, owner_column="id")
+        by_id = self.rows.select().where(platforms.c.id == _PLATFORM)
+        self._by_id = QuickStatement(by_id)
+        self._by_id_held = QuickStatement(by_id.with_for_update(of=platforms))
 
     async def insert(self, tx: Transaction, platform: Platform) -> None:
         """Add a platform."""
@@ -43,16 +50,13 @@ class PlatformRepository:
 
     async def find(self, tx: Transaction, platform_id: UUID, *, for_update: bool = False) -> Platform | None:
         """Return a platform, locked against other changes if it is to be changed."""
-        statement = self.rows.select().where(platforms.c.id == platform_id)
-        if for_update:
-            statement = statement.with_for_update(of=platforms)
-        row = (await tx.execute(statement)).one_or_none()
+        statement = self._by_id_held if for_update else self._by_id
+        row = await statement.one_or_none(tx, {"platform": platform_id})
         return None if row is None else self.rows.message(row)
 
     async def hold_status(self, tx: Transaction, platform_id: UUID) -> str:
         """Return where a platform stands, and keep it so until the transaction ends."""
-        statement = select(platforms.c.status).where(platforms.c.id == platform_id).with_for_update(read=True)
-        status: str = (await tx.execute(statement)).scalar_one()
+        status: str = (await _STATUS_HELD.rows(tx, {"platform": platform_id}))[0].status
         return status
 
     async def list_newest(self, tx: Transaction, cursor: Sequence[str] | None, page_size: int) -> Sequence[AnyRow]:

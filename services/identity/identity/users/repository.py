@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import BigInteger, LargeBinary, Select, Text, Uuid, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from aarokya.identity.v1.user_pb2 import User
@@ -16,8 +16,14 @@ from servicekit.crypto import LookupHash
 from servicekit.data_keys import SERVICE_OWNER, DataKeys, OwnerErased
 from servicekit.database import AnyRow, Transaction, refusing
 from servicekit.erasures import Erasure
-from servicekit.paging import newest_first
+from servicekit.quick_statement import QuickPages, QuickStatement
 from servicekit.rows import RowMapper
+
+_USER = bindparam("user", type_=Uuid)
+_PLATFORM = bindparam("platform", type_=Uuid)
+_STATUS = bindparam("wanted_status", type_=Text)
+_PHONE = bindparam("phone", type_=LargeBinary)
+_LOCK = QuickStatement(select(func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger)).label("locked")))
 
 
 @dataclass(slots=True)
@@ -42,12 +48,21 @@ class UserRepository:
         self._keys = keys
         self._hashes = hashes
         self.rows = RowMapper(users, User, keys, owner_column="id", computed=("id_proof_type", "id_proof_masked"))
+        by_id = self._select().where(users.c.id == _USER)
+        self._by_id = QuickStatement(by_id)
+        self._by_id_held = QuickStatement(by_id.with_for_update(of=users))
+        by_phone = self._select().where(users.c.platform_id == _PLATFORM, users.c.phone_hash == _PHONE)
+        self._by_phone = QuickStatement(by_phone)
+        self._pages = QuickPages(self._select_matching, (users.c.created_at, users.c.id))
+        columns = [column.name for column in users.c if column.computed is None]
+        insertion = insert_or_ignore(users).on_conflict_do_nothing(constraint="uq_users_phone")
+        self._insert = QuickStatement(insertion.returning(users.c.id), columns)
+        self._update = QuickStatement(update(users).where(users.c.id == _USER), columns)
 
     async def insert_unless_taken(self, tx: Transaction, stored: StoredUser) -> bool:
         """Add a user; False when the platform has one with this phone number."""
         values = await self._values(tx, stored, UUID(stored.user.id))
-        statement = insert_or_ignore(users).values(values).on_conflict_do_nothing(constraint="uq_users_phone")
-        return (await tx.execute(statement.returning(users.c.id))).one_or_none() is not None
+        return bool(await self._insert.rows(tx, values))
 
     async def update(self, tx: Transaction, stored: StoredUser) -> None:
         """Write a user's new state; its row must be locked by `find` in this transaction."""
@@ -85,24 +100,20 @@ class UserRepository:
 
     async def find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser | None:
         """Return a user, locked against other changes if it is to be changed."""
-        statement = self._select().where(users.c.id == user_id)
-        if for_update:
-            statement = statement.with_for_update(of=users)
-        row = (await tx.execute(statement)).one_or_none()
+        statement = self._by_id_held if for_update else self._by_id
+        row = await statement.one_or_none(tx, {"user": user_id})
         return None if row is None else self.to_stored(row)
 
     async def find_by_phone(self, tx: Transaction, platform_id: UUID, phone_number: str) -> StoredUser | None:
         """Return the platform's user with a phone number in E.164."""
-        statement = self._select().where(
-            users.c.platform_id == platform_id, users.c.phone_hash == self._phone_hash(phone_number)
-        )
-        row = (await tx.execute(statement)).one_or_none()
+        values = {"platform": platform_id, "phone": self._phone_hash(phone_number)}
+        row = await self._by_phone.one_or_none(tx, values)
         return None if row is None else self.to_stored(row)
 
     async def hold_phone(self, tx: Transaction, platform_id: UUID, phone_number: str) -> None:
         """Wait until no other call creates the platform's user with this number, and keep others waiting."""
         lock = self._hashes.hash("phone_number_lock", str(platform_id), phone_number)
-        await tx.execute(select(func.pg_advisory_xact_lock(int.from_bytes(lock[:8], signed=True))))
+        await _LOCK.execute(tx, {"key": int.from_bytes(lock[:8], signed=True)})
 
     async def list_newest(
         self,
@@ -115,15 +126,13 @@ class UserRepository:
         page_size: int,
     ) -> Sequence[AnyRow]:
         """Return the rows of a page, and one more."""
-        statement = self._select()
-        if platform_id is not None:
-            statement = statement.where(users.c.platform_id == platform_id)
-        if status is not None:
-            statement = statement.where(users.c.status == status)
-        if phone_number is not None:
-            statement = statement.where(users.c.phone_hash == self._phone_hash(phone_number))
-        statement = newest_first(statement, (users.c.created_at, users.c.id), cursor, page_size)
-        return (await tx.execute(statement)).all()
+        wanted = {
+            "platform": platform_id,
+            "wanted_status": status,
+            "phone": None if phone_number is None else self._phone_hash(phone_number),
+        }
+        named = {name: value for name, value in wanted.items() if value is not None}
+        return await self._pages.rows(tx, named, cursor, page_size, frozenset(named))
 
     def to_stored(self, row: AnyRow) -> StoredUser:
         """Return the user that a row holds."""
@@ -132,9 +141,17 @@ class UserRepository:
     def _select(self) -> Select[*tuple[Any, ...]]:
         return self.rows.select(users.c.phone_released_at, users.c.token_generation)
 
+    def _select_matching(self, named: frozenset[str]) -> Select[*tuple[Any, ...]]:
+        conditions = {
+            "platform": users.c.platform_id == _PLATFORM,
+            "wanted_status": users.c.status == _STATUS,
+            "phone": users.c.phone_hash == _PHONE,
+        }
+        return self._select().where(*(condition for name, condition in conditions.items() if name in named))
+
     async def _write(self, tx: Transaction, stored: StoredUser, *, owner_id: UUID) -> None:
         values = await self._values(tx, stored, owner_id)
-        await tx.execute(update(users).where(users.c.id == UUID(stored.user.id)).values(values))
+        await self._update.execute(tx, {**values, "user": UUID(stored.user.id)})
 
     async def _values(self, tx: Transaction, stored: StoredUser, owner_id: UUID) -> dict[str, Any]:
         user = stored.user
