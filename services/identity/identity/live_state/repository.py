@@ -1,16 +1,45 @@
 """Tells every replica what it must forget, and reads what decides on rights."""
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import LargeBinary, Text, Uuid, bindparam, func, or_, select, update
 
 from identity.models import api_key_secrets, api_keys, platforms, users
 from servicekit.database import AnyRow, Transaction
+from servicekit.quick_statement import QuickStatement
 
 CHANNEL = "live_state"
 PRESENTED_HASH = "app.api_key_hash"
+
+_ANNOUNCE = QuickStatement(select(func.pg_notify(CHANNEL, bindparam("what", type_=Text)).label("announced")))
+_USER_STATE = QuickStatement(
+    select(
+        users.c.id,
+        users.c.platform_id,
+        users.c.status,
+        users.c.token_generation,
+        users.c.erased_at,
+        platforms.c.status.label("platform_status"),
+        platforms.c.max_dependants,
+    )
+    .join(platforms, platforms.c.id == users.c.platform_id)
+    .where(users.c.id == bindparam("user", type_=Uuid))
+)
+_KEY_STATE = QuickStatement(
+    select(
+        api_keys.c.id,
+        api_keys.c.platform_id,
+        api_keys.c.revoked_at,
+        func.least(api_keys.c.expires_at, api_key_secrets.c.expires_at).label("expires_at"),
+        api_keys.c.last_used_at,
+        platforms.c.status.label("platform_status"),
+    )
+    .select_from(api_key_secrets)
+    .join(api_keys, api_keys.c.id == api_key_secrets.c.key_id)
+    .join(platforms, platforms.c.id == api_key_secrets.c.platform_id)
+    .where(api_key_secrets.c.hash == bindparam("hash", type_=LargeBinary))
+)
 
 
 async def announce_user(tx: Transaction, user_id: UUID) -> None:
@@ -29,44 +58,17 @@ async def announce_key(tx: Transaction, key_id: UUID) -> None:
 
 
 async def _announce(tx: Transaction, what: str) -> None:
-    await tx.execute(select(func.pg_notify(CHANNEL, what)))
+    await _ANNOUNCE.execute(tx, {"what": what})
 
 
 async def find_user_state(tx: Transaction, user_id: UUID) -> AnyRow | None:
     """Return what decides on a user's rights."""
-    statement: Select[Any] = (
-        select(
-            users.c.id,
-            users.c.platform_id,
-            users.c.status,
-            users.c.token_generation,
-            users.c.erased_at,
-            platforms.c.status.label("platform_status"),
-            platforms.c.max_dependants,
-        )
-        .join(platforms, platforms.c.id == users.c.platform_id)
-        .where(users.c.id == user_id)
-    )
-    return (await tx.execute(statement)).one_or_none()
+    return await _USER_STATE.one_or_none(tx, {"user": user_id})
 
 
 async def find_key_state(tx: Transaction, secret_hash: bytes) -> AnyRow | None:
     """Return the key of a secret and where its platform stands, by the policies that open just these rows."""
-    secrets, keys = api_key_secrets, api_keys
-    statement: Select[Any] = (
-        select(
-            keys.c.id,
-            keys.c.platform_id,
-            keys.c.revoked_at,
-            func.least(keys.c.expires_at, secrets.c.expires_at).label("expires_at"),
-            keys.c.last_used_at,
-            platforms.c.status.label("platform_status"),
-        )
-        .join(keys, keys.c.id == secrets.c.key_id)
-        .join(platforms, platforms.c.id == secrets.c.platform_id)
-        .where(secrets.c.hash == secret_hash)
-    )
-    return (await tx.execute(statement)).one_or_none()
+    return await _KEY_STATE.one_or_none(tx, {"hash": secret_hash})
 
 
 async def note_key_use(tx: Transaction, key_id: UUID, unless_since: datetime) -> None:
