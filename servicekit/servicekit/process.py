@@ -1,4 +1,7 @@
-"""What a service's command line does: provision, migrate, serve, rotate-master-key, replay-erasures."""
+"""What a service's command line does: provision, migrate, serve, rotate-master-key, replay-erasures.
+
+A command loads what it alone needs when it runs: Alembic would take a seventh of the time in which a service starts.
+"""
 
 import argparse
 import sys
@@ -9,11 +12,9 @@ import uvloop
 from pydantic import ValidationError
 from sqlalchemy import Table
 
-from servicekit import migrations
 from servicekit.crypto import KeyRing
 from servicekit.data_keys import DataKeys
 from servicekit.logs import configure_logs
-from servicekit.provisioning import provision
 from servicekit.settings import (
     OwnerSettings,
     ProvisioningSettings,
@@ -70,6 +71,8 @@ def _existing_file(path: str) -> Path:
 
 
 def _provision(service: str) -> None:
+    from servicekit.provisioning import provision
+
     settings = ProvisioningSettings()
     provision(
         service,
@@ -80,11 +83,15 @@ def _provision(service: str) -> None:
 
 
 def _migrate(service: str) -> None:
+    from servicekit import migrations
+
     configure_logs("INFO", for_people=True)
     migrations.upgrade(service, OwnerSettings().database_owner_dsn.get_secret_value())
 
 
 def _rotate_master_key(data_keys: Table) -> None:
+    from servicekit import migrations
+
     settings = RotationSettings()
     keys = DataKeys(data_keys, KeyRing.parse(settings.master_keys.get_secret_value()))
     engine = migrations.owner_engine(settings.database_owner_dsn.get_secret_value())

@@ -20,7 +20,6 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
 
 from servicekit.background import persist
 from servicekit.caller import METADATA_KEY, Call, CallerType
@@ -276,6 +275,8 @@ async def serve(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add(server)
     if with_reflection:
+        from grpc_reflection.v1alpha import reflection
+
         names = [servicer.DESCRIPTOR.full_name for servicer in servicers]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     server.add_secure_port(listen, credentials)
