@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -38,7 +39,7 @@ from gateway.server_wrap import ServiceRouter, allowed_methods, require_declared
 from gateway.settings import GatewaySettings
 from gateway.stubs import Stubs
 from servicekit.garbage import spare_what_stays
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.settings import key_bytes
 
 VERSION = "1.0.0"
@@ -61,7 +62,6 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
 
     Raises:
         NotDeclared: a route does not say who may call it.
-        OpenApiClash: two routes say different things under one name.
     """
 
     @asynccontextmanager
@@ -92,8 +92,9 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
     for routes in ROUTERS:
         app.include_router(routes.router)
     require_declared(app)
-    documents = build_documents()
-    app.state.openapi_of = documents.__getitem__
+    # To build them takes longer than all the rest of starting, and few ask for them; a test finds what clashes.
+    documents = cache(build_documents)
+    app.state.openapi_of = lambda service: documents()[service]
     origins = settings.cors_origins
     edge = Edge(Preflights(app, origins) if origins else app, trusted_proxies=settings.trusted_proxies)
     return CorsHeaders(edge, origins) if origins else edge

@@ -18,7 +18,7 @@ from gateway.live_state import LiveState
 from gateway.stubs import Stubs
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.deadline import MARGIN_S
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.trace_context import onward_trace
 
 BUDGET_S = 5.0

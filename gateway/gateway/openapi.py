@@ -1,8 +1,8 @@
 """Puts the OpenAPI document together from one fragment for each service, and refuses fragments that clash.
 
 A route tells three things through its `openapi_extra`: `x-service`, whose part it is; `security`, the exact list of
-alternatives (empty for a public route); and `x-error-codes`, every code it can answer. Nothing of that is guessed, so a
-route that leaves one out stops the gateway from starting.
+alternatives (empty for a public route); and `x-error-codes`, every code it can answer. Nothing of that is guessed, so
+with a route that leaves one out there is no document, and `make check` and the tests say so.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

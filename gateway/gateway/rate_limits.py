@@ -1,23 +1,14 @@
 """How often a partner, a user and a guesser may call; shared through Redis where there is one, else per process."""
 
-import asyncio
 import ipaddress
-import logging
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
-
-from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
-from limits.aio.storage import RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING
 
 from gateway.errors import Refused
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from gateway.redis_counts import RedisCounts
 
 PARTNER_REQUESTS_PER_SECOND = 200
 USER_REQUESTS_PER_SECOND = 20
@@ -26,11 +17,11 @@ FAILURES_PER_MINUTE = 30
 # More keys than this are not counted within one window: memory stays bounded, and nobody is refused for it.
 MAX_COUNTED_KEYS = 100_000
 
+
 # One answer of Redis takes a fraction of a millisecond. A request waits for it no longer than this, and after a
 # failure none asks it again for a while, so that a Redis that hangs costs a few requests this much and no more.
 REDIS_TIMEOUT_SECONDS = 0.1
 REDIS_PAUSE_SECONDS = 5.0
-REDIS_CONNECTIONS = 16
 
 
 class RateLimits:
@@ -50,12 +41,14 @@ class RateLimits:
     ) -> None:
         """`redis_url` is `redis://…` or `rediss://…`; connecting is left to the first request."""
         self._enabled = enabled
-        self._shared: _SharedCounts | None = None
+        self._shared: RedisCounts | None = None
         if enabled and redis_url:
-            self._shared = _SharedCounts(redis_url, redis_timeout_seconds, redis_pause_seconds, clock)
-        self._partners = _Limit("partner", RateLimitItemPerSecond(partner_requests_per_second), clock)
-        self._users = _Limit("user", RateLimitItemPerSecond(user_requests_per_second), clock)
-        self._failures = _Limit("failure", RateLimitItemPerMinute(failures_per_minute), clock)
+            from gateway import redis_counts
+
+            self._shared = redis_counts.RedisCounts(redis_url, redis_timeout_seconds, redis_pause_seconds, clock)
+        self._partners = _Limit("partner", partner_requests_per_second, 1, clock)
+        self._users = _Limit("user", user_requests_per_second, 1, clock)
+        self._failures = _Limit("failure", failures_per_minute, 60, clock)
 
     async def check_partner(self, key_id: str) -> None:
         """Count a partner key's request; raise `Refused("RQ-107")` when it is one too many."""
@@ -90,7 +83,7 @@ class RateLimits:
         if not self._enabled:
             return True
         if self._shared is not None:
-            taken = await self._shared.take(limit, key)
+            taken = await self._shared.take(limit.name, limit.amount, limit.seconds, key)
             if taken is not None:
                 return taken
         return limit.take_locally(key)
@@ -104,81 +97,31 @@ class _Limit:
     `limits` does not have (it looks at every key it knows on every hit: 0.1 ms with 8,000 keys; this takes 0.5 µs).
     """
 
-    def __init__(self, name: str, item: RateLimitItem, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, amount: int, seconds: int, clock: Callable[[], float]) -> None:
         self.name = name
-        self.item = item
+        self.amount = amount
+        self.seconds = seconds
         self._clock = clock
-        self._amount = item.amount
-        self._seconds = item.get_expiry()
         self._window = 0
         self._counts: dict[str, int] = {}
         self._counts_before: dict[str, int] = {}
 
     def take_locally(self, key: str) -> bool:
-        position = self._clock() / self._seconds
+        position = self._clock() / self.seconds
         window = int(position)
         if window != self._window:
             self._counts_before = self._counts if window == self._window + 1 else {}
             self._counts = {}
             self._window = window
         count = self._counts.get(key, 0)
-        if int(self._counts_before.get(key, 0) * (1 - position + window)) + count >= self._amount:
+        if int(self._counts_before.get(key, 0) * (1 - position + window)) + count >= self.amount:
             return False
         if count or len(self._counts) < MAX_COUNTED_KEYS:
             self._counts[key] = count + 1
         return True
 
     def refusal(self) -> Refused:
-        return Refused("RQ-107", headers={"Retry-After": str(self._seconds)})
-
-
-class _SharedCounts:
-    """The same counts in Redis, for several gateways; when Redis is away it says so at once and is left alone."""
-
-    def __init__(
-        self, redis_url: str, timeout_seconds: float, pause_seconds: float, clock: Callable[[], float]
-    ) -> None:
-        if urlsplit(redis_url).scheme not in ("redis", "rediss"):
-            raise ValueError("the address of Redis must begin with redis:// or rediss://")
-        # Requests wait for a free connection, within their timeout. Left to itself, redis-py would open one for each
-        # concurrent request, and try three times with pauses.
-        self._connections = BlockingConnectionPool.from_url(
-            redis_url, max_connections=REDIS_CONNECTIONS, timeout=None, retry=Retry(NoBackoff(), 0)
-        )
-        storage = RedisStorage(
-            redis_url,
-            implementation="redispy",
-            key_prefix="aarokya",
-            connection_pool=self._connections,  # type: ignore[arg-type]  # as documented, but missing in its types
-        )
-        self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._timeout_seconds = timeout_seconds
-        self._pause_seconds = pause_seconds
-        self._clock = clock
-        self._paused_until: float | None = None
-
-    async def take(self, limit: _Limit, key: str) -> bool | None:
-        """Count one and say whether there was room, or None when Redis doesn't answer."""
-        if self._paused_until is not None:
-            if self._clock() < self._paused_until:
-                return None
-            # Only this request finds out whether Redis is back; the others go on without it meanwhile.
-            self._paused_until = self._clock() + self._pause_seconds
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                taken = await self._limiter.hit(limit.item, limit.name, key)
-        except (RedisError, OSError, TimeoutError) as error:
-            if self._paused_until is None:
-                logger.warning("Redis does not answer (%s): limits are kept per process", type(error).__name__)
-            self._paused_until = self._clock() + self._pause_seconds
-            return None
-        if self._paused_until is not None:
-            logger.info("Redis answers again: limits are shared")
-            self._paused_until = None
-        return taken
-
-    async def close(self) -> None:
-        await self._connections.disconnect()
+        return Refused("RQ-107", headers={"Retry-After": str(self.seconds)})
 
 
 def _network_of(source_address: str) -> str:

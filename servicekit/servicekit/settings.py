@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -84,6 +82,10 @@ def _is_listening_address(value: str) -> str:
 
 
 def _is_dsn(value: SecretStr) -> SecretStr:
+    # The gateway has no database, and need not load this.
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         conninfo_to_dict(value.get_secret_value())
     except psycopg.Error:
