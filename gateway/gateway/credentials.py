@@ -27,6 +27,9 @@ LONGEST_LIFETIME_S = 86_400
 HEADERS = ("admin-api-key", "api-key", "authorization")
 # A token's id begins with the generation that identity counts up when the user is deactivated.
 GENERATION = re.compile(r"([0-9]{1,18})\.")
+# To verify a token takes 150 µs, to find it among those that were verified lately 2.
+MOST_RECENT = 10_000
+RECENT_S = 60.0
 
 
 class Kind(Enum):
@@ -104,6 +107,30 @@ def read_basic(text: str) -> tuple[str, str]:
     return platform_id.lower(), secret
 
 
+class _Recent:
+    """The genuine tokens of the last one or two minutes, by a hash: of the tokens themselves nothing stays."""
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, Claims] = {}
+        self._old: dict[bytes, Claims] = {}
+        self._ages_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def find(self, digest: bytes) -> Claims | None:
+        """Return what a token says that was added lately."""
+        return self._young.get(digest) or self._old.get(digest)
+
+    def add(self, digest: bytes, claims: Claims) -> None:
+        """Remember what a genuine token says."""
+        now = time.monotonic()
+        if now >= self._ages_at or len(self._young) >= MOST_RECENT:
+            self._young, self._old = {}, self._young
+            self._ages_at = now + RECENT_S
+        self._young[digest] = claims
+
+
 class TokenVerifier:
     """Verifies users' tokens with a ring of keys.
 
@@ -115,6 +142,7 @@ class TokenVerifier:
         self._keys = {kid: secret.encode() for kid, secret in keys.pairs.items()}
         self._issuer = issuer
         self._audience = audience
+        self._recent = _Recent()
         self._jws = jwt.PyJWS(algorithms=[ALGORITHM], options={"enforce_minimum_key_length": True})
 
     def verify(self, token: str) -> Claims:
@@ -123,11 +151,16 @@ class TokenVerifier:
         Raises:
             Refused: AU-203 when its time is over, AU-202 when it is not genuine.
         """
-        try:
-            payload = self._jws.decode(token, self._key_of(token), algorithms=[ALGORITHM])
-            claims = self._read_claims(decode_json(payload))
-        except (jwt.InvalidTokenError, ValueError, Refused) as error:
-            raise Refused("AU-202") from error
+        digest = hashlib.sha256(token.encode()).digest()
+        claims = self._recent.find(digest)
+        if claims is None:
+            try:
+                payload = self._jws.decode(token, self._key_of(token), algorithms=[ALGORITHM])
+                claims = self._read_claims(decode_json(payload))
+            except (jwt.InvalidTokenError, ValueError, Refused) as error:
+                raise Refused("AU-202") from error
+            self._recent.add(digest, claims)
+        # What made it genuine stays so; that its time is over is asked every time.
         if claims.expires_at <= time.time():
             raise Refused("AU-203")
         return claims

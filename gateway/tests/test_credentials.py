@@ -203,6 +203,28 @@ class TestTokenVerifier:
             for other in (alphabet[(alphabet.index(letter) + step) % len(alphabet)] for step in (1, 2, 4, 32)):
                 assert refusal(verifier.verify, token[:position] + other + token[position + 1 :]) == "AU-202"
 
+    def test_refuses_every_change_of_a_token_that_it_knows(self, verifier):
+        token = sign(claims(), HEADER, KEY.encode())
+        verifier.verify(token)
+        header, payload, signature = token.split(".")
+        swapped = sign(claims(sub=str(uuid4())), HEADER, KEY.encode()).split(".")[1]
+        for other in (f"{header}.{swapped}.{signature}", f"{token}A", f"{token}=", f"{header}.{payload}."):
+            assert refusal(verifier.verify, other) == "AU-202"
+
+    def test_ends_a_token_that_it_knows(self, verifier, monkeypatch):
+        token = sign(claims(), HEADER, KEY.encode())
+        verifier.verify(token)
+        later = time.time() + 3600
+        monkeypatch.setattr(time, "time", lambda: later)
+        assert refusal(verifier.verify, token) == "AU-203"
+
+    def test_remembers_a_bounded_number(self, verifier, monkeypatch):
+        monkeypatch.setattr(credentials, "MOST_RECENT", 5)
+        tokens = [sign(claims(), HEADER, KEY.encode()) for _ in range(30)]
+        for token in tokens + tokens:
+            assert verifier.verify(token).user_id == USER_ID
+        assert len(verifier._recent) <= 10
+
     def test_refuses_every_cut(self, verifier):
         token = sign(claims(), HEADER, KEY.encode())
         for length in range(len(token)):
