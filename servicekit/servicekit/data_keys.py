@@ -119,6 +119,9 @@ class DataKeys:
         Raises:
             OwnerErased: the key was destroyed.
         """
+        held: DataKey | None = tx.held.get((DataKey, owner_id))
+        if held is not None:
+            return held
         found = await self._row(tx, owner_id, self._by_owner_held)
         if found is None:
             key_id = uuid7()
@@ -139,6 +142,7 @@ class DataKeys:
         key = self._unwrap(found, owner_id)
         if key is None:
             raise OwnerErased
+        tx.held[DataKey, owner_id] = key
         return key
 
     async def find(self, tx: Transaction, owner_id: UUID) -> DataKey | None:
@@ -151,6 +155,7 @@ class DataKeys:
 
         Transactions that write with the key are waited for. What they have written is unreadable from then on.
         """
+        tx.held.pop((DataKey, owner_id), None)
         statement = insert(self.table).values(
             id=uuid7(), owner_id=owner_id, platform_id=platform_id, created_at=tx.now, destroyed_at=tx.now
         )

@@ -3,9 +3,9 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -79,12 +79,14 @@ class Transaction:
         driver: psycopg's connection below it, for the hottest statements.
         call: who asked, from where.
         now: the database's time at the beginning of the transaction, UTC.
+        held: what was read and locked until the transaction ends, so that it need not be read again.
     """
 
     connection: AsyncConnection
     driver: Connection
     call: Call
     now: datetime
+    held: dict[Hashable, Any] = field(default_factory=dict)
 
     async def execute(self, statement: Executable) -> CursorResult[*tuple[Any, ...]]:
         """Run a statement and return its result."""

@@ -61,6 +61,15 @@ class TestDestroy:
             row = connection.execute("SELECT wrapped, master_key_id FROM data_keys WHERE owner_id = %s", (owner_id,))
             assert row.fetchone() == (None, None)
 
+    async def test_leaves_none_to_the_transaction_that_wrote_with_it(self, kit):
+        owner_id = uuid7()
+        async with kit.database.transaction(kit.admin) as tx:
+            first = await kit.data_keys.for_owner(tx, owner_id, kit.platform_id)
+            assert await kit.data_keys.for_owner(tx, owner_id) is first
+            await kit.data_keys.destroy(tx, owner_id, kit.platform_id)
+            with pytest.raises(OwnerErased):
+                await kit.data_keys.for_owner(tx, owner_id)
+
     async def test_keeps_a_key_from_being_made_where_there_was_none(self, kit):
         owner_id = uuid7()
         async with kit.database.transaction(kit.worker) as tx:
