@@ -23,8 +23,11 @@ from sqlalchemy import (
     ColumnElement,
     Exists,
     Row,
+    Select,
     Table,
     Text,
+    Uuid,
+    bindparam,
     case,
     cast,
     exists,
@@ -38,7 +41,8 @@ from aarokya.audit.v1.audit_log_pb2 import AuditLogVerification
 from servicekit.audit_heads import Head, HeadFile
 from servicekit.background import repeat
 from servicekit.caller import system_call
-from servicekit.database import Database, Transaction
+from servicekit.database import Database, QuickRow, Transaction
+from servicekit.quick_statement import QuickStatement
 
 PERIOD_S = 0.4
 BATCH = 2000
@@ -85,6 +89,14 @@ SETTINGS = {
     "statement_timeout": "60s",
 }
 
+_HORIZON = bindparam("horizon", type_=BigInteger)
+_TRY_LOCK = QuickStatement(
+    select(func.pg_try_advisory_xact_lock(bindparam("key", type_=BigInteger)).label("is_locked"))
+)
+_PREPARE = QuickStatement(
+    select(*(func.set_config(name, value, true()).label(name) for name, value in SETTINGS.items()))
+)
+
 log = structlog.get_logger()
 
 
@@ -123,6 +135,18 @@ class AuditChain:
         self._last_kept: Head | None = None
         self._overdue = 0
         self._passed_at = time.monotonic()
+        chain = audit_chain.c
+        links = select(chain.sequence, chain.hash, chain.horizon)
+        self._head_of_chain = QuickStatement(links.order_by(chain.sequence.desc()).limit(1))
+        self._link_by_sequence = QuickStatement(links.where(chain.sequence == bindparam("sequence", type_=BigInteger)))
+        self._batch = QuickStatement(self._select_batch())
+        self._overdue_from = QuickStatement(
+            select(func.count().label("rows")).where(
+                audit_log.c.transaction_id >= _HORIZON,
+                audit_log.c.id < bindparam("overdue_id", type_=Uuid),
+                ~self._is_chained(),
+            )
+        )
 
     async def run(self) -> None:
         """Seal what is committed, until cancelled; a database that is away is waited for."""
@@ -146,7 +170,7 @@ class AuditChain:
         if self._last_kept is None:
             self._last_kept = await asyncio.to_thread(self._heads.last)
         async with self._database.transaction(system_call(self._service), longest_s=LONGEST_S) as tx:
-            alone = (await tx.connection.execute(select(func.pg_try_advisory_xact_lock(LOCK)))).scalar_one()
+            alone = (await _TRY_LOCK.rows(tx, {"key": LOCK}))[0].is_locked
             await _prepare(tx)
             head = await self._head(tx)
             was_there = await self._is_there(tx, self._last_kept)
@@ -189,12 +213,16 @@ class AuditChain:
         )
         return links, horizon
 
-    async def _unsealed(self, tx: Transaction, horizon: int) -> tuple[Sequence[Row[UUID, int, str]], int, int]:
+    async def _unsealed(self, tx: Transaction, horizon: int) -> tuple[Sequence[QuickRow], int, int]:
         """Return a batch of rows that are not chained, the lowest transaction that still runs, and the next one to be.
 
         All three are of one snapshot, that of the one statement: what is not among the rows is either above the
         lowest running transaction or was never committed.
         """
+        rows = await self._batch.rows(tx, {"horizon": horizon, "most": BATCH})
+        return [row for row in rows if row.id is not None], rows[0].lowest_running, rows[0].next_transaction
+
+    def _select_batch(self) -> Select[*tuple[Any, ...]]:
         table = self._log
         snapshot = select(
             _number(func.pg_snapshot_xmin(func.pg_current_snapshot())).label("lowest_running"),
@@ -202,18 +230,16 @@ class AuditChain:
         ).subquery()
         batch = (
             select(table.c.id, table.c.transaction_id, self._spelt())
-            .where(table.c.transaction_id >= horizon, ~self._is_chained())
+            .where(table.c.transaction_id >= _HORIZON, ~self._is_chained())
             .order_by(table.c.transaction_id, table.c.id)
-            .limit(BATCH)
+            .limit(bindparam("most", type_=BigInteger))
             .lateral()
         )
-        statement = (
+        return (
             select(snapshot, batch)
             .select_from(snapshot.outerjoin(batch, true()))
             .order_by(batch.c.transaction_id, batch.c.id)
         )
-        rows = (await tx.connection.execute(statement)).all()
-        return [row for row in rows if row.id is not None], rows[0].lowest_running, rows[0].next_transaction
 
     async def verify(self, tx: Transaction, from_sequence: int, limit: int = 100_000) -> AuditLogVerification:
         """Recompute up to `limit` rows of the chain from `from_sequence` on and say where it first does not hold.
@@ -293,17 +319,13 @@ class AuditChain:
         return found
 
     async def _count_overdue(self, tx: Transaction, horizon: int) -> int:
-        table = self._log
-        statement = select(func.count()).where(
-            table.c.transaction_id >= horizon, table.c.id < _id_at(tx, OVERDUE_S), ~self._is_chained()
-        )
-        return (await tx.connection.execute(statement)).scalar_one()
+        values = {"horizon": horizon, "overdue_id": _id_at(tx, OVERDUE_S)}
+        count: int = (await self._overdue_from.rows(tx, values))[0].rows
+        return count
 
     async def _head(self, tx: Transaction) -> Link:
-        chain = self._chain
-        newest = select(chain.c.sequence, chain.c.hash, chain.c.horizon).order_by(chain.c.sequence.desc()).limit(1)
-        row = (await tx.connection.execute(newest)).one_or_none()
-        return START if row is None else Link(*row)
+        row = await self._head_of_chain.one_or_none(tx, {})
+        return START if row is None else Link(**row)
 
     async def _is_there(self, tx: Transaction, kept: Head | None) -> bool:
         if kept is None or kept.sequence == START.sequence:
@@ -312,10 +334,8 @@ class AuditChain:
         return link is not None and link.hash == kept.hash
 
     async def _link(self, tx: Transaction, sequence: int) -> Link | None:
-        chain = self._chain
-        columns = (chain.c.sequence, chain.c.hash, chain.c.horizon)
-        row = (await tx.connection.execute(select(*columns).where(chain.c.sequence == sequence))).one_or_none()
-        return None if row is None else Link(*row)
+        row = await self._link_by_sequence.one_or_none(tx, {"sequence": sequence})
+        return None if row is None else Link(**row)
 
     def _is_chained(self) -> Exists:
         return exists().where(self._chain.c.audit_id == self._log.c.id)
@@ -376,8 +396,7 @@ class _Walk:
 
 
 async def _prepare(tx: Transaction) -> None:
-    settings = (func.set_config(name, value, true()) for name, value in SETTINGS.items())
-    await tx.connection.execute(select(*settings))
+    await _PREPARE.execute(tx, {})
 
 
 def _id_at(tx: Transaction, seconds_ago: int) -> UUID:
