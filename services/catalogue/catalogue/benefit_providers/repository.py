@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Uuid, bindparam, delete, insert, update
 
 from aarokya.catalogue.v1.benefit_provider_pb2 import BenefitProvider
 from catalogue.benefit_providers.errors import BenefitProviderCodeTaken, BenefitProviderInUse
 from catalogue.models import benefit_providers
 from servicekit.database import AnyRow, Transaction, refusing
 from servicekit.paging import newest_first
+from servicekit.quick_statement import QuickStatement
 from servicekit.rows import RowMapper
 
 TAKEN = {"uq_benefit_providers_code": BenefitProviderCodeTaken}
@@ -36,6 +37,11 @@ class BenefitProviderRepository:
 
     def __init__(self) -> None:
         self.rows = RowMapper(benefit_providers, BenefitProvider)
+        by_id = self.rows.select(benefit_providers.c.mrn_issued_at).where(
+            benefit_providers.c.id == bindparam("provider", type_=Uuid)
+        )
+        self._by_id = QuickStatement(by_id)
+        self._by_id_held = QuickStatement(by_id.with_for_update())
 
     async def insert(self, tx: Transaction, provider: BenefitProvider) -> None:
         """Add a provider."""
@@ -62,10 +68,8 @@ class BenefitProviderRepository:
         self, tx: Transaction, provider_id: UUID, *, for_update: bool = False
     ) -> StoredBenefitProvider | None:
         """Return a provider, locked against other changes if it is to be changed."""
-        statement = self.rows.select(benefit_providers.c.mrn_issued_at).where(benefit_providers.c.id == provider_id)
-        if for_update:
-            statement = statement.with_for_update()
-        row = (await tx.execute(statement)).one_or_none()
+        statement = self._by_id_held if for_update else self._by_id
+        row = await statement.one_or_none(tx, {"provider": provider_id})
         return None if row is None else StoredBenefitProvider(self.rows.message(row), row.mrn_issued_at)
 
     async def list_newest(self, tx: Transaction, cursor: Sequence[str] | None, page_size: int) -> Sequence[AnyRow]:
