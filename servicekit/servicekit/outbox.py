@@ -1,52 +1,69 @@
 """Events that leave with the transaction that causes them, and arrive at least once and in order for each owner.
 
-A relay leases the oldest waiting event of each owner, delivers it outside any transaction and marks it delivered.
-A relay that dies leaves its lease to run out; the receiver's `Inbox` makes the second delivery harmless.
+A relay leases the oldest waiting event of each owner, delivers it outside any transaction and marks it delivered; no
+event waits for another owner's. A relay that dies leaves its leases to run out; the receiver's `Inbox` makes the second
+delivery harmless.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum, auto
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import grpc
 import structlog
 from sqlalchemy import (
+    ARRAY,
+    CTE,
     BigInteger,
     Column,
+    ColumnElement,
     DateTime,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     Table,
+    Update,
     Uuid,
+    any_,
+    bindparam,
     delete,
     func,
     insert,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+from sqlalchemy.sql.dml import ReturningUpdate
 from uuid6 import uuid7
 
 from servicekit.background import repeat
 from servicekit.caller import system_call
 from servicekit.crypto import MasterKeyMissing, SealBroken
 from servicekit.data_keys import DataKeys
-from servicekit.database import Database, Transaction
+from servicekit.database import Database, QuickRow, Transaction
 from servicekit.errors import Refusal
 from servicekit.metrics import OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
+from servicekit.quick_statement import QuickStatement
 
 LEASE = timedelta(seconds=10)
 DELIVERY_TIMEOUT_S = 3.0
 POLL_S = 0.5
 LOOK_AGAIN_S = 0.01
+# So many deliveries of a relay are under way at a time, besides those that a caller waits for.
 BATCH = 20
+# How old the metrics get.
+REPORT_S = 2.0
 KEPT = timedelta(days=7)
 # At a time, so that it takes no time even when many were delivered at once; and it is done oftener than that.
 MOST_DELETED = 1000
@@ -59,6 +76,10 @@ AWAY = (
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
+
+# Before every owner.
+NOBODY = UUID(int=0)
+ADDED = ("id", "owner_id", "platform_id", "owner_version", "sealed_for", "sealed", "created_at")
 
 log = structlog.get_logger()
 
@@ -73,6 +94,15 @@ class Event:
 
 
 Deliver = Callable[[Event], Awaitable[None]]
+
+
+class _Ending(Enum):
+    """How a delivery ended."""
+
+    ARRIVED = auto()
+    FAILED = auto()
+    UNTRIED = auto()
+    """The receiver was away, or the relay was stopped: that says nothing about the event."""
 
 
 def outbox_table(metadata: MetaData) -> Table:
@@ -100,13 +130,24 @@ class Outbox:
     """The sending side."""
 
     def __init__(self, table: Table, database: Database, data_keys: DataKeys, service: str, deliver: Deliver) -> None:
-        self._table = table
         self._database = database
         self._data_keys = data_keys
         self._call = system_call(service)
         self._deliver = deliver
         self._wake = asyncio.Event()
         self._deliveries: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[_Ending], Event] = {}
+        self._is_away = False
+        self._last_arrival = 0.0
+        self._next_probe = 0.0
+        self._last_owner = NOBODY
+        self._insert = QuickStatement(insert(table), ADDED)
+        self._lease_following = QuickStatement(_lease_following(table, data_keys.table))
+        self._lease_of_owner = QuickStatement(_lease_of_owner(table, data_keys.table))
+        self._mark_delivered = QuickStatement(_mark_delivered(table))
+        self._let_go = QuickStatement(_let_go(table))
+        self._put_off = QuickStatement(_put_off(table))
+        self._count_and_trim = QuickStatement(_count_and_trim(table))
 
     async def add(
         self,
@@ -131,16 +172,17 @@ class Outbox:
         event_id = uuid7()
         sealed_for = sealed_for or owner_id
         key = await self._data_keys.for_owner(tx, sealed_for, platform_id)
-        await tx.execute(
-            insert(self._table).values(
-                id=event_id,
-                owner_id=owner_id,
-                platform_id=platform_id,
-                owner_version=owner_version,
-                sealed_for=sealed_for,
-                sealed=key.seal(payload, _bound_to(event_id)),
-                created_at=tx.now,
-            )
+        await self._insert.execute(
+            tx,
+            {
+                "id": event_id,
+                "owner_id": owner_id,
+                "platform_id": platform_id,
+                "owner_version": owner_version,
+                "sealed_for": sealed_for,
+                "sealed": key.seal(payload, _bound_to(event_id)),
+                "created_at": tx.now,
+            },
         )
 
     async def deliver_soon(self, owner_id: UUID, wait_s: float) -> None:
@@ -156,159 +198,300 @@ class Outbox:
     async def _deliver_all(self, owner_id: UUID, until: float) -> None:
         """Deliver what waits for an owner, or see it delivered by whoever was quicker, unless that takes too long."""
         try:
-            while await self._has_waiting(owner_id):
-                leased, delivered = await self._relay(owner_id)
-                if leased and not delivered:
-                    break
-                if not leased:
-                    if time.monotonic() > until:
-                        break
-                    await asyncio.sleep(LOOK_AGAIN_S)
+            while await self._deliver_oldest(owner_id, until):
+                pass
         except Refusal:
             self._wake.set()
+
+    async def _deliver_oldest(self, owner_id: UUID, until: float) -> bool:
+        """Deliver an owner's oldest event; return whether it is worth while to look again."""
+        events: list[Event] = []
+        try:
+            async with self._database.transaction(self._call) as tx:
+                row = (await self._lease_of_owner.rows(tx, {"owner": owner_id}))[0]
+                events = self._open([row] if row.id else [])
+            if row.id is None:
+                if not row.is_waiting or time.monotonic() > until:
+                    return False
+                await asyncio.sleep(LOOK_AGAIN_S)
+                return True
+            if not events:
+                return False
+            ending = await self._attempt(events[0])
+            async with self._database.transaction(self._call) as tx:
+                return await self._note(tx, ending, events)
+        except asyncio.CancelledError:
+            await self._end_leases(dict.fromkeys(events, _Ending.UNTRIED))
+            raise
 
     async def run(self) -> None:
         """Deliver what waits, until cancelled; then let go of what is on its way, so that another replica takes it."""
         try:
-            await repeat(self._deliver_waiting, self._pause, "outbox stands still")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(repeat(self._relay, self._pause, "outbox stands still"))
+                # Whatever keeps events from leaving, that they wait has to be seen.
+                group.create_task(repeat(self._report, partial(asyncio.sleep, REPORT_S), "outbox is not looked after"))
         finally:
-            deliveries = tuple(self._deliveries)
-            for delivery in deliveries:
-                delivery.cancel()
-            if deliveries:
-                await asyncio.wait(deliveries)
+            await self._stop()
 
-    async def _deliver_waiting(self) -> None:
-        # Whatever keeps events from leaving, that they wait has to be seen.
-        await self._report()
-        while (await self._relay())[1]:
-            pass
+    async def _stop(self) -> None:
+        stopped = (*self._deliveries, *self._under_way)
+        for delivery in stopped:
+            delivery.cancel()
+        if stopped:
+            await asyncio.wait(stopped)
+        endings = {
+            event: _Ending.UNTRIED if delivery.cancelled() else delivery.result()
+            for delivery, event in self._under_way.items()
+        }
+        self._under_way.clear()
+        await self._end_leases(endings)
 
     async def _pause(self) -> None:
-        self._wake.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self._wake.wait()
 
-    async def _relay(self, owner_id: UUID | None = None) -> tuple[int, int]:
-        """Try to deliver one batch; return how many events it had and how many of them arrived."""
-        events = await self._lease(owner_id)
-        try:
-            arrived = await asyncio.gather(*(self._attempt(event) for event in events))
-            delivered = [event.id for event, ok in zip(events, arrived, strict=True) if ok]
-            if delivered:
-                async with self._database.transaction(self._call) as tx:
-                    table = self._table
-                    await tx.execute(update(table).where(table.c.id.in_(delivered)).values(delivered_at=func.now()))
-        except asyncio.CancelledError:
-            await self._let_go(events)
-            raise
-        return len(events), len(delivered)
+    async def _relay(self) -> None:
+        """Note how deliveries have ended, and begin as many as may be under way, in one transaction.
 
-    async def _let_go(self, events: Sequence[Event]) -> None:
-        """End the leases of a relay that is stopped: whoever is next need not wait for them to run out."""
-        table = self._table
-        held = table.c.id.in_([event.id for event in events]) & table.c.delivered_at.is_(None)
+        What ends meanwhile comes with the next round: the longer one takes, the more it does.
+        """
+        self._wake.clear()
+        ended = {delivery: event for delivery, event in self._under_way.items() if delivery.done()}
+        wanted = self._wanted(len(self._under_way) - len(ended))
+        if not ended and not wanted:
+            return
+        events: list[Event] = []
         try:
             async with self._database.transaction(self._call) as tx:
-                await tx.execute(update(table).where(held).values(leased_until=func.now()))
-        except Refusal as refusal:
-            log.warning("leased events are not let go", code=refusal.code)
+                await self._note_all(tx, {event: delivery.result() for delivery, event in ended.items()})
+                if wanted:
+                    rows = await self._lease(tx, wanted)
+                    events = self._open(rows)
+                    if len(events) < len(rows):
+                        self._wake.set()
+        except asyncio.CancelledError:
+            await self._end_leases(dict.fromkeys(events, _Ending.UNTRIED))
+            raise
+        for delivery in ended:
+            del self._under_way[delivery]
+        for event in events:
+            delivery = asyncio.create_task(self._attempt(event))
+            delivery.add_done_callback(lambda _: self._wake.set())
+            self._under_way[delivery] = event
 
-    async def _has_waiting(self, owner_id: UUID) -> bool:
-        table = self._table
-        waiting = select(table.c.id).where(table.c.owner_id == owner_id, table.c.delivered_at.is_(None)).limit(1)
-        async with self._database.transaction(self._call) as tx:
-            return (await tx.execute(waiting)).first() is not None
+    def _wanted(self, under_way: int) -> int:
+        """Return how many deliveries to begin: one now and then while the receiver is away.
 
-    async def _lease(self, owner_id: UUID | None) -> list[Event]:
-        """Take the oldest waiting event of each owner, so that one owner's events never overtake one another."""
-        table, earlier = self._table, self._table.alias("earlier")
-        waiting = (
-            select(table.c.id)
-            .where(
-                table.c.delivered_at.is_(None),
-                func.coalesce(table.c.leased_until, table.c.created_at) <= func.now(),
-                ~select(earlier.c.id)
-                .where(
-                    earlier.c.owner_id == table.c.owner_id,
-                    earlier.c.owner_version < table.c.owner_version,
-                    earlier.c.delivered_at.is_(None),
+        It is not waited for how that one ends, because the event itself may be what is slow.
+        """
+        free = BATCH - under_way
+        if not self._is_away or free == 0:
+            return free
+        now = time.monotonic()
+        if now < self._next_probe:
+            return 0
+        self._next_probe = now + AWAY_PAUSE_S
+        return 1
+
+    async def _lease(self, tx: Transaction, wanted: int) -> list[QuickRow]:
+        """Lease events of so many owners, who take turns: what failed comes again when all others have been tried."""
+        rows = await self._lease_following.rows(tx, {"after": self._last_owner, "most": wanted})
+        if len(rows) < wanted and self._last_owner != NOBODY:
+            rows += await self._lease_following.rows(tx, {"after": NOBODY, "most": wanted - len(rows)})
+        self._last_owner = rows[-1].owner_id if len(rows) == wanted else NOBODY
+        return rows
+
+    def _open(self, rows: Collection[QuickRow]) -> list[Event]:
+        """Return the events of leased rows, without those that cannot be opened."""
+        events = []
+        for row in rows:
+            try:
+                payload = self._data_keys.open(
+                    row.sealed,
+                    _bound_to(row.id),
+                    owner_id=row.sealed_for,
+                    master_key_id=row.master_key_id,
+                    wrapped=row.wrapped,
                 )
-                .exists(),
-            )
-            .order_by(table.c.id)
-            .limit(BATCH)
-            .with_for_update(skip_locked=True, of=table)
-        )
-        if owner_id is not None:
-            waiting = waiting.where(table.c.owner_id == owner_id)
-        async with self._database.transaction(self._call) as tx:
-            ids = list((await tx.execute(waiting)).scalars())
-            if not ids:
-                return []
-            await tx.execute(
-                update(table)
-                .where(table.c.id.in_(ids))
-                .values(attempts=table.c.attempts + 1, leased_until=tx.now + LEASE)
-            )
-            rows = (await tx.execute(select(table).where(table.c.id.in_(ids)).order_by(table.c.id))).all()
-            events = []
-            for row in rows:
-                try:
-                    key = await self._data_keys.find(tx, row.sealed_for)
-                    payload = None if key is None else key.open(row.sealed, _bound_to(row.id))
-                except (SealBroken, MasterKeyMissing) as error:
-                    # Its owner's later events wait for it until someone looks into it; the others' do not.
-                    log.error("event cannot be opened", event_id=str(row.id), error=type(error).__name__)
-                    continue
-                events.append(Event(row.id, row.owner_id, payload))
-            return events
+            except (SealBroken, MasterKeyMissing) as error:
+                # Its owner's later events wait for it until someone looks into it; the others' do not.
+                log.error("event cannot be opened", event_id=str(row.id), error=type(error).__name__)
+                continue
+            events.append(Event(row.id, row.owner_id, payload))
+        return events
 
-    async def _attempt(self, event: Event) -> bool:
+    async def _attempt(self, event: Event) -> _Ending:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(DELIVERY_TIMEOUT_S):
                 await self._deliver(event)
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             code = error.code() if isinstance(error, grpc.aio.AioRpcError) else grpc.StatusCode.DEADLINE_EXCEEDED
             log.warning("event not delivered", event_id=str(event.id), status=code.name)
-            await self._release(event, is_away=code in AWAY)
-            return False
+            # A receiver that has taken another one meanwhile is not away.
+            if code not in AWAY or self._last_arrival > began:
+                return _Ending.FAILED
+            self._is_away = True
+            return _Ending.UNTRIED
         except Exception:
             # One event that cannot be carried must not keep the others from leaving.
             log.exception("event cannot be delivered", event_id=str(event.id))
-            await self._release(event, is_away=False)
-            return False
-        return True
+            return _Ending.FAILED
+        self._last_arrival = time.monotonic()
+        if self._is_away:
+            self._is_away = False
+            self._wake.set()
+        return _Ending.ARRIVED
 
-    async def _release(self, event: Event, *, is_away: bool) -> None:
-        """Let the event be tried again: soon when the receiver was away, else later the more often it failed."""
-        table = self._table
-        backoff = func.least(LONGEST_BACKOFF_S, 0.25 * func.power(2, func.least(table.c.attempts, 8)))
-        pause = AWAY_PAUSE_S if is_away else backoff
-        async with self._database.transaction(self._call) as tx:
-            await tx.execute(
-                update(table)
-                .where(table.c.id == event.id)
-                .values(leased_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause))
-            )
+    async def _note(self, tx: Transaction, ending: _Ending, events: Collection[Event]) -> bool:
+        """Note how events ended; return whether they arrived and there is more for one of their owners."""
+        values = {"ids": [event.id for event in events]}
+        match ending:
+            case _Ending.ARRIVED:
+                rows = await self._mark_delivered.rows(tx, values)
+                return any(row.more for row in rows)
+            case _Ending.FAILED:
+                await self._put_off.execute(tx, values)
+            case _Ending.UNTRIED:
+                await self._let_go.execute(tx, values)
+        return False
+
+    async def _note_all(self, tx: Transaction, endings: dict[Event, _Ending]) -> None:
+        for ending in set(endings.values()):
+            await self._note(tx, ending, [event for event, its_ending in endings.items() if its_ending is ending])
+
+    async def _end_leases(self, endings: dict[Event, _Ending]) -> None:
+        """End the leases of a relay that is stopped: whoever is next need not wait for them to run out."""
+        if not endings:
+            return
+        try:
+            async with self._database.transaction(self._call) as tx:
+                await self._note_all(tx, endings)
+        except Refusal as refusal:
+            log.warning("leased events are not let go", code=refusal.code)
 
     async def _report(self) -> None:
-        table = self._table
         async with self._database.transaction(self._call) as tx:
-            waiting = (
-                await tx.execute(
-                    select(
-                        func.count(), func.extract("epoch", func.now() - func.min(table.c.created_at)).label("age")
-                    ).where(table.c.delivered_at.is_(None))
-                )
-            ).one()
-            old = select(table.c.id).where(table.c.delivered_at < tx.now - KEPT).limit(MOST_DELETED)
-            ids = list((await tx.execute(old.with_for_update(skip_locked=True))).scalars())
-            if ids:
-                await tx.execute(delete(table).where(table.c.id.in_(ids)))
-        OUTBOX_WAITING.set(waiting[0])
-        OUTBOX_OLDEST_SECONDS.set(float(waiting.age or 0))
+            (found,) = await self._count_and_trim.rows(tx, {"most": MOST_DELETED})
+        OUTBOX_WAITING.set(found.waiting)
+        OUTBOX_OLDEST_SECONDS.set(float(found.age or 0))
+
+
+def _waiting(table: Table) -> Select[UUID]:
+    """Select the oldest waiting event of each owner, so that one owner's events never overtake one another.
+
+    That it is the oldest is looked up for each, by the index: of how many wait the planner knows nothing, as mostly
+    none do, and a join would take forever when many do.
+    """
+    same_owner = table.alias("same_owner")
+    oldest = (
+        select(same_owner.c.id)
+        .where(same_owner.c.owner_id == table.c.owner_id, same_owner.c.delivered_at.is_(None))
+        .order_by(same_owner.c.owner_version)
+        .limit(1)
+        .correlate(table)
+    )
+    return (
+        select(table.c.id)
+        .where(
+            table.c.delivered_at.is_(None),
+            func.coalesce(table.c.leased_until, table.c.created_at) <= func.now(),
+            table.c.id == oldest.scalar_subquery(),
+        )
+        .with_for_update(skip_locked=True, of=table)
+    )
+
+
+def _leasing(table: Table, waiting: Select[UUID]) -> CTE:
+    """Return what leases the selected events."""
+    ids = waiting.cte("waiting")
+    return (
+        update(table)
+        .where(table.c.id == ids.c.id)
+        .values(attempts=table.c.attempts + 1, leased_until=func.now() + LEASE)
+        .returning(table.c.id, table.c.owner_id, table.c.sealed_for, table.c.sealed)
+        .cte("leased")
+    )
+
+
+def _lease_following(table: Table, keys: Table) -> Select[*tuple[Any, ...]]:
+    """Lease the oldest events of so many owners, in the order of the index: it takes no longer when many wait."""
+    after = bindparam("after", type_=Uuid)
+    following = _waiting(table).where(table.c.owner_id > after).order_by(table.c.owner_id, table.c.owner_version)
+    leased = _leasing(table, following.limit(bindparam("most", type_=Integer)))
+    return (
+        select(leased, keys.c.master_key_id, keys.c.wrapped)
+        .select_from(leased.outerjoin(keys, keys.c.owner_id == leased.c.sealed_for))
+        .order_by(leased.c.owner_id)
+    )
+
+
+def _lease_of_owner(table: Table, keys: Table) -> Select[*tuple[Any, ...]]:
+    """Lease an owner's oldest event.
+
+    The one row is without an event when nothing can be leased, and tells whether something is waiting all the same:
+    somebody else has it, or it has to wait longer.
+    """
+    owner_id = bindparam("owner", type_=Uuid)
+    leased = _leasing(table, _waiting(table).where(table.c.owner_id == owner_id))
+    waiting = select(table.c.id).where(table.c.owner_id == owner_id, table.c.delivered_at.is_(None))
+    owner = select(waiting.exists().label("is_waiting")).subquery("owner")
+    return select(owner.c.is_waiting, leased, keys.c.master_key_id, keys.c.wrapped).select_from(
+        owner.outerjoin(leased, true()).outerjoin(keys, keys.c.owner_id == leased.c.sealed_for)
+    )
+
+
+def _mark_delivered(table: Table) -> ReturningUpdate[*tuple[Any, ...]]:
+    """Mark events delivered; the rows tell whether their owners have more."""
+    other = table.alias("other")
+    more = (
+        select(other.c.id)
+        .where(other.c.owner_id == table.c.owner_id, other.c.id != table.c.id, other.c.delivered_at.is_(None))
+        .correlate(table)
+        .exists()
+    )
+    return update(table).where(_is_one_of(table)).values(delivered_at=func.now()).returning(more.label("more"))
+
+
+def _let_go(table: Table) -> Update:
+    """Let events be tried at once, as if they had not been tried yet."""
+    return (
+        update(table)
+        .where(_is_one_of(table), table.c.delivered_at.is_(None))
+        .values(attempts=table.c.attempts - 1, leased_until=func.now())
+    )
+
+
+def _put_off(table: Table) -> Update:
+    """Let events be tried again, later the more often they have failed."""
+    pause = func.least(LONGEST_BACKOFF_S, 0.25 * func.power(2, func.least(table.c.attempts, 8)))
+    return (
+        update(table)
+        .where(_is_one_of(table), table.c.delivered_at.is_(None))
+        .values(leased_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause))
+    )
+
+
+def _is_one_of(table: Table) -> ColumnElement[bool]:
+    return table.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+
+
+def _count_and_trim(table: Table) -> Select[*tuple[Any, ...]]:
+    """Tell how many events wait and for how long, and forget some of those that were delivered long ago."""
+    old = (
+        select(table.c.id)
+        .where(table.c.delivered_at < func.now() - KEPT)
+        .limit(bindparam("most", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("old")
+    )
+    forgotten = delete(table).where(table.c.id == old.c.id).cte("forgotten")
+    age = func.extract("epoch", func.now() - func.min(table.c.created_at))
+    return (
+        select(func.count().label("waiting"), age.label("age")).where(table.c.delivered_at.is_(None)).add_cte(forgotten)
+    )
 
 
 def inbox_table(metadata: MetaData) -> Table:

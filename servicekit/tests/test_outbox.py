@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,29 +17,50 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from servicekit import outbox as outbox_module
 from servicekit.history import grants
 from servicekit.metrics import OUTBOX_WAITING
-from servicekit.outbox import AWAY, Event, Outbox, outbox_table
+from servicekit.outbox import AWAY, BATCH, Event, Outbox, outbox_table
+from servicekit.quick_statement import QuickStatement
 
 TABLE = outbox_table(MetaData())
 DIALECT = create_engine("postgresql+psycopg://").dialect
+# Longer than an event that is let go, and not as long as a leased one.
+PUT_OFF = "delivered_at IS NULL AND attempts = 1 AND leased_until BETWEEN now() AND now() + interval '5 seconds'"
 
 
 class Receiver:
     """Takes events, at once or when the test says so."""
 
     def __init__(self) -> None:
+        self.asked = 0
         self.arrived: list[bytes | None] = []
+        self.arrived_of: defaultdict[UUID, list[bytes | None]] = defaultdict(list)
+        self.under_way: Counter[UUID] = Counter()
+        self.most_of_one_owner = 0
+        self.slow: set[bytes] = set()
         self.is_open = asyncio.Event()
         self.is_open.set()
         self.away: grpc.StatusCode | None = None
         self.refused: bytes | None = None
 
     async def take(self, event: Event) -> None:
+        self.asked += 1
+        self.under_way[event.owner_id] += 1
+        self.most_of_one_owner = max(self.most_of_one_owner, self.under_way[event.owner_id])
+        try:
+            await self._take(event)
+        finally:
+            self.under_way[event.owner_id] -= 1
+
+    async def _take(self, event: Event) -> None:
+        if event.payload in self.slow:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
         await self.is_open.wait()
         if event.payload is not None and event.payload == self.refused:
             raise ValueError
         if self.away:
             raise grpc.aio.AioRpcError(self.away, grpc.aio.Metadata(), grpc.aio.Metadata())
         self.arrived.append(event.payload)
+        self.arrived_of[event.owner_id].append(event.payload)
 
 
 @pytest.fixture
@@ -54,6 +77,10 @@ async def new_outbox(kit: Any, receiver: Receiver) -> AsyncIterator[Callable[[],
             connection.execute(str(CreateIndex(index).compile(dialect=DIALECT)))
         for statement in grants("outbox", "kit", delete=True):
             connection.execute(statement)
+    async with AsyncExitStack() as open_at_once:
+        # A connection that is being opened when a relay is stopped would keep the database from being dropped.
+        for _ in range(4):
+            await open_at_once.enter_async_context(kit.database.transaction(kit.worker))
     made: list[Outbox] = []
 
     def new() -> Outbox:
@@ -72,8 +99,30 @@ async def add(kit: Any, outbox: Outbox, owner_id: UUID, *payloads: bytes, first_
             await outbox.add(tx, owner_id=owner_id, platform_id=kit.platform_id, owner_version=version, payload=payload)
 
 
+async def add_of_each(kit: Any, outbox: Outbox, owners: Sequence[UUID], *payloads: bytes) -> None:
+    async with kit.database.transaction(kit.worker) as tx:
+        for owner_id in owners:
+            for version, payload in enumerate(payloads, 1):
+                await outbox.add(
+                    tx, owner_id=owner_id, platform_id=kit.platform_id, owner_version=version, payload=payload
+                )
+
+
+@asynccontextmanager
+async def running(*outboxes: Outbox) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(outbox.run()) for outbox in outboxes]
+    try:
+        yield
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+            await asyncio.wait([task])
+        await asyncio.wait(tasks)
+
+
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not is_so():  # noqa: ASYNC110  # the database tells nobody
             await asyncio.sleep(0.02)
 
@@ -133,8 +182,260 @@ class TestDeliverSoon:
 
         assert time.monotonic() - began < 1
 
+    async def test_waits_for_the_relay(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        await add(kit, outbox, owner_id, b"one", b"two")
+        receiver.is_open.clear()
+        async with running(new_outbox()):
+            await until(lambda: is_leased(kit))
+            waiting = asyncio.create_task(outbox.deliver_soon(owner_id, 60))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            receiver.is_open.set()
+            await waiting
+
+            assert receiver.arrived == [b"one", b"two"]
+            assert count(kit, "delivered_at IS NULL") == 0
+
+    async def test_takes_two_transactions(
+        self, kit: Any, new_outbox: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        await add(kit, outbox, owner_id, b"one")
+        statements = 0
+        run = QuickStatement._run
+
+        async def counted(statement: QuickStatement, *arguments: Any) -> Any:
+            nonlocal statements
+            statements += 1
+            return await run(statement, *arguments)
+
+        monkeypatch.setattr(QuickStatement, "_run", counted)
+        transactions = 0
+        begin = kit.database.transaction
+
+        def begun(*arguments: Any) -> Any:
+            nonlocal transactions
+            transactions += 1
+            return begin(*arguments)
+
+        monkeypatch.setattr(kit.database, "transaction", begun)
+        await outbox.deliver_soon(owner_id, 5)
+
+        assert receiver.arrived == [b"one"]
+        assert (transactions, statements) == (2, 2)
+
+    async def test_says_nothing_of_an_event_whose_owner_is_erased(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox, erased, never_known = new_outbox(), uuid4(), uuid4()
+        await add(kit, outbox, erased, b"one")
+        await add(kit, outbox, never_known, b"two")
+        async with kit.database.transaction(kit.worker) as tx:
+            await kit.data_keys.destroy(tx, erased)
+        with kit.superuser() as connection:
+            connection.execute("DELETE FROM data_keys WHERE owner_id = %s", [never_known])
+
+        await outbox.deliver_soon(erased, 5)
+        await outbox.deliver_soon(never_known, 5)
+
+        assert receiver.arrived == [None, None]
+        assert count(kit, "delivered_at IS NULL") == 0
+
 
 class TestRun:
+    async def test_lets_slow_events_delay_no_others(
+        self, kit: Any, new_outbox: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox_module, "DELIVERY_TIMEOUT_S", 600)
+        outbox, others = new_outbox(), [uuid4() for _ in range(100)]
+        receiver.slow = {b"slow"}
+        await add_of_each(kit, outbox, [UUID(int=number) for number in range(1, BATCH)], b"slow")
+        await add_of_each(kit, outbox, others, b"one", b"two")
+
+        async with running(outbox):
+            # What has arrived is marked, whatever is still under way.
+            await until(lambda: count(kit, "delivered_at IS NOT NULL") == 200)
+
+        assert all(receiver.arrived_of[owner_id] == [b"one", b"two"] for owner_id in others)
+        assert count(kit, "delivered_at IS NULL") == BATCH - 1
+
+    async def test_begins_no_more_than_may_be_under_way(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        outbox = new_outbox()
+        receiver.is_open.clear()
+        await add_of_each(kit, outbox, [uuid4() for _ in range(2 * BATCH)], b"one")
+
+        async with running(outbox):
+            await until(lambda: receiver.under_way.total() == BATCH)
+            await outbox._relay()
+            assert receiver.under_way.total() == BATCH
+            receiver.is_open.set()
+            await until(lambda: len(receiver.arrived) == 2 * BATCH)
+
+    async def test_delivers_all_at_once_when_the_receiver_is_back(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox, owners = new_outbox(), [uuid4() for _ in range(100)]
+        await add_of_each(kit, outbox, owners, b"one", b"two", b"three")
+        with kit.superuser() as connection:
+            # They have failed so often that each would have to wait for long now.
+            connection.execute("UPDATE outbox SET attempts = 100")
+        receiver.away = grpc.StatusCode.UNAVAILABLE
+
+        async with running(outbox):
+            await until(lambda: receiver.asked >= BATCH + 2)
+            asked = receiver.asked
+            receiver.away = None
+            await until(lambda: len(receiver.arrived) == 300)
+
+        assert all(receiver.arrived_of[owner_id] == [b"one", b"two", b"three"] for owner_id in owners)
+        # None failed any more, and that the receiver was away is not held against any event.
+        assert receiver.asked <= asked + 301
+        assert count(kit, "attempts = 101") == 300
+
+    async def test_asks_after_a_receiver_that_is_away_with_one_event_at_a_time(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox = new_outbox()
+        await add_of_each(kit, outbox, [uuid4() for _ in range(100)], b"one")
+        receiver.away = grpc.StatusCode.UNAVAILABLE
+
+        async with running(outbox):
+            await until(lambda: receiver.asked > BATCH)
+            receiver.is_open.clear()
+            before = receiver.under_way.total()
+            await until(lambda: receiver.under_way.total() > before)
+            assert receiver.under_way.total() == before + 1
+            assert count(kit, "leased_until > now()") == before + 1
+
+    async def test_finds_out_that_the_receiver_is_back_though_one_event_is_slow(
+        self, kit: Any, new_outbox: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox, others = new_outbox(), [uuid4() for _ in range(30)]
+        receiver.away = grpc.StatusCode.UNAVAILABLE
+        await add_of_each(kit, outbox, others, b"one")
+
+        async with running(outbox):
+            await until(lambda: receiver.asked > BATCH)
+            monkeypatch.setattr(outbox_module, "DELIVERY_TIMEOUT_S", 600)
+            receiver.slow = {b"slow"}
+            await add_of_each(kit, outbox, [UUID(int=1)], b"slow")
+            await until(lambda: receiver.under_way[UUID(int=1)] == 1)
+            receiver.away = None
+            await until(lambda: len(receiver.arrived) == 30)
+
+    async def test_puts_off_an_event_that_times_out_while_others_arrive(
+        self, kit: Any, new_outbox: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox_module, "DELIVERY_TIMEOUT_S", 0.3)
+        outbox = new_outbox()
+        receiver.slow = {b"slow"}
+        await add_of_each(kit, outbox, [uuid4()], b"slow")
+
+        async with running(outbox):
+            await until(lambda: receiver.under_way.total() == 1)
+            await add_of_each(kit, outbox, [uuid4()], b"one")
+            # It times out alone now and then, and that counts for nothing.
+            await until(lambda: receiver.arrived == [b"one"])
+            async with asyncio.timeout(20):
+                while not count(kit, PUT_OFF):
+                    await add_of_each(kit, outbox, [uuid4()], b"one")
+
+    async def test_keeps_order_and_delivers_once_with_two_relays_and_callers(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        owners = [uuid4() for _ in range(30)]
+        payloads = [b"%d" % number for number in range(10)]
+        relays = [new_outbox(), new_outbox()]
+        await add_of_each(kit, relays[0], owners, *payloads)
+
+        async with running(*relays):
+            await asyncio.gather(*(relay.deliver_soon(owner_id, 20) for owner_id in owners[:5] for relay in relays))
+            await until(lambda: len(receiver.arrived) == 300)
+            await until(lambda: count(kit, "delivered_at IS NULL") == 0)
+
+        assert all(receiver.arrived_of[owner_id] == payloads for owner_id in owners)
+        assert receiver.most_of_one_owner == 1
+        assert count(kit, "attempts = 1") == 300
+
+    async def test_keeps_order_of_effects_with_duplicates_forced(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        owners = [uuid4() for _ in range(10)]
+        payloads = [b"%d" % number for number in range(20)]
+        relays = [new_outbox(), new_outbox()]
+        await add_of_each(kit, relays[0], owners, *payloads)
+
+        async with running(*relays):
+            for so_far in range(20, 200, 20):
+                await until(lambda least=so_far: len(receiver.arrived) >= least)
+                with kit.superuser() as connection:
+                    # As if a relay had died between delivery and noting it.
+                    await asyncio.to_thread(
+                        connection.execute,
+                        "UPDATE outbox SET delivered_at = NULL, leased_until = NULL WHERE id IN "
+                        "(SELECT id FROM outbox WHERE delivered_at IS NOT NULL ORDER BY random() LIMIT 5)",
+                    )
+            await until(lambda: count(kit, "delivered_at IS NULL") == 0)
+
+        # The receiver takes notice of the first of each only.
+        assert all(list(dict.fromkeys(receiver.arrived_of[owner_id])) == payloads for owner_id in owners)
+        assert len(receiver.arrived) > 200
+
+    async def test_takes_over_what_a_dead_relay_has_leased(
+        self, kit: Any, new_outbox: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dead, owner_id = new_outbox(), uuid4()
+        await add(kit, dead, owner_id, b"one", b"two")
+        async with kit.database.transaction(kit.worker) as tx:
+            assert len(await dead._lease(tx, BATCH)) == 1
+
+        async with running(new_outbox()):
+            await asyncio.sleep(0.1)
+            assert receiver.arrived == []
+            with kit.superuser() as connection:
+                connection.execute("UPDATE outbox SET leased_until = now()")
+            await until(lambda: receiver.arrived == [b"one", b"two"])
+
+    async def test_notes_what_arrived_when_the_database_is_back(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox = new_outbox()
+        receiver.is_open.clear()
+        await add_of_each(kit, outbox, [uuid4() for _ in range(3)], b"one")
+
+        async with running(outbox):
+            await until(lambda: receiver.under_way.total() == 3)
+            with kit.superuser() as connection:
+                # They wait for the transactions of the relay, which goes on meanwhile.
+                await asyncio.to_thread(connection.execute, "ALTER TABLE outbox RENAME TO moved")
+                receiver.is_open.set()
+                await until(lambda: len(receiver.arrived) == 3)
+                await asyncio.sleep(0.1)
+                await asyncio.to_thread(connection.execute, "ALTER TABLE moved RENAME TO outbox")
+            await until(lambda: count(kit, "delivered_at IS NULL") == 0)
+
+        assert receiver.asked == 3
+
+    async def test_stops_with_what_arrived_noted_and_the_rest_let_go(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox = new_outbox()
+        receiver.slow = {b"slow"}
+        await add_of_each(kit, outbox, [uuid4() for _ in range(3)], b"one")
+        await add_of_each(kit, outbox, [uuid4() for _ in range(3)], b"slow")
+        await outbox._relay()
+        await until(lambda: len(receiver.arrived) == 3)
+        assert count(kit, "delivered_at IS NULL AND leased_until > now()") == 6
+
+        task = asyncio.create_task(outbox.run())
+        task.cancel()
+        await asyncio.wait([task])
+        await outbox._stop()
+
+        assert count(kit, "delivered_at IS NOT NULL") == 3
+        assert count(kit, "delivered_at IS NULL AND leased_until <= now() AND attempts = 0") == 3
+
     @pytest.mark.parametrize("status", AWAY)
     async def test_delivers_soon_when_the_receiver_is_back(
         self, kit: Any, new_outbox: Any, receiver: Receiver, status: grpc.StatusCode
@@ -157,6 +458,7 @@ class TestRun:
 
         assert receiver.arrived == [b"one", b"two"]
         task.cancel()
+        await asyncio.wait([task])
 
     async def test_is_not_held_up_by_an_event_that_cannot_be_carried(
         self, kit: Any, new_outbox: Any, receiver: Receiver
@@ -178,6 +480,7 @@ class TestRun:
         assert receiver.arrived == [b"two"]
         assert not task.done()
         task.cancel()
+        await asyncio.wait([task])
 
     @pytest.mark.parametrize(
         "damage",
@@ -205,10 +508,10 @@ class TestRun:
     async def test_goes_on_after_any_failure(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
         outbox, owner_id = new_outbox(), uuid4()
         with kit.superuser() as connection:
-            connection.execute("ALTER TABLE outbox RENAME TO moved")
+            await asyncio.to_thread(connection.execute, "ALTER TABLE outbox RENAME TO moved")
             task = asyncio.create_task(outbox.run())
             await asyncio.sleep(0.1)
-            connection.execute("ALTER TABLE moved RENAME TO outbox")
+            await asyncio.to_thread(connection.execute, "ALTER TABLE moved RENAME TO outbox")
         await add(kit, outbox, owner_id, b"one")
         await until(lambda: bool(receiver.arrived))
 
@@ -240,7 +543,7 @@ class TestRun:
         self, kit: Any, new_outbox: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(outbox_module, "MOST_DELETED", 2)
-        monkeypatch.setattr(outbox_module, "POLL_S", 0.01)
+        monkeypatch.setattr(outbox_module, "REPORT_S", 0.01)
         outbox, owner_id = new_outbox(), uuid4()
         await add(kit, outbox, owner_id, *(b"old" for _ in range(4)), b"new")
         await outbox.deliver_soon(owner_id, 5)
@@ -264,5 +567,6 @@ class TestRun:
         task = asyncio.create_task(outbox.run())
         await asyncio.sleep(2)
         task.cancel()
+        await asyncio.wait([task])
 
         assert receiver.arrived == [b"one"]
