@@ -508,17 +508,12 @@ class Inbox:
     """The receiving side."""
 
     def __init__(self, table: Table) -> None:
-        self._table = table
+        noted = insert_or_ignore(table).on_conflict_do_nothing().returning(table.c.event_id)
+        self._note = QuickStatement(noted, ("event_id", "applied_at"))
 
     async def is_new(self, tx: Transaction, event_id: UUID) -> bool:
         """Note the event in the transaction of its effect; False when it was applied before."""
-        noted = (
-            insert_or_ignore(self._table)
-            .values(event_id=event_id, applied_at=tx.now)
-            .on_conflict_do_nothing()
-            .returning(self._table.c.event_id)
-        )
-        return (await tx.execute(noted)).one_or_none() is not None
+        return bool(await self._note.rows(tx, {"event_id": event_id, "applied_at": tx.now}))
 
 
 def _bound_to(event_id: UUID) -> bytes:
