@@ -14,6 +14,10 @@ from servicekit.metrics import CERTIFICATE_EXPIRY, serve_metrics
 from servicekit.settings import SettingUnreadable, complaints
 from servicekit.tls import expires_at
 
+# At each turn of the event loop, libuv takes but one connection from each of these. With a single one, new callers wait
+# for seconds when there are hundreds of them and much to do.
+LISTENERS = 8
+
 try:
     settings = GatewaySettings()
 except ValidationError as error:
@@ -25,4 +29,6 @@ CERTIFICATE_EXPIRY.set_function(lambda: expires_at(settings.tls_certificate).tim
 serve_metrics(settings.metrics_listen)
 draining = asyncio.Event()
 config = server_config(create_app(settings, draining), settings.http_host, settings.http_port)
-DrainingServer(config, draining, settings.drain_seconds).run()
+listener = config.bind_socket()
+listeners = [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
+DrainingServer(config, draining, settings.drain_seconds).run(listeners)
