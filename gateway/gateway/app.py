@@ -20,6 +20,7 @@ from gateway.errors import Refused, error_response, refused_response
 from gateway.guards import Gatekeeper
 from gateway.live_state import LiveState
 from gateway.openapi import build_openapi, fragment_of
+from gateway.overload import Door
 from gateway.rate_limits import RateLimits
 from gateway.readiness import Readiness
 from gateway.refusals import Refusals
@@ -96,14 +97,17 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
     documents = cache(build_documents)
     app.state.openapi_of = lambda service: documents()[service]
     origins = settings.cors_origins
-    edge = Edge(Preflights(app, origins) if origins else app, trusted_proxies=settings.trusted_proxies)
+    app.state.door = Door()
+    edge = Edge(
+        Preflights(app, origins) if origins else app, trusted_proxies=settings.trusted_proxies, door=app.state.door
+    )
     return CorsHeaders(edge, origins) if origins else edge
 
 
 def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -> None:
     """Make what needs a running event loop."""
     state = app.state
-    state.stubs = Stubs(settings)
+    state.stubs = Stubs(settings, on_full=state.door.beware)
     # Anybody can make up keys, so asking about them takes nothing away from users.
     state.live_state = LiveState(bounded(state.stubs.identity), keys=bounded(state.stubs.identity))
     state.refusals = Refusals(state.stubs.identity)

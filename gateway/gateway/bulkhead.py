@@ -19,24 +19,31 @@ CROWD = 236
 FEW_CALLS = 16
 
 
-def bounded(channel: grpc.aio.Channel, most_calls: int = MOST_CALLS, crowd: int = CROWD) -> grpc.aio.Channel:
+def bounded(
+    channel: grpc.aio.Channel,
+    most_calls: int = MOST_CALLS,
+    crowd: int = CROWD,
+    on_full: Callable[[], None] = lambda: None,
+) -> grpc.aio.Channel:
     """Return what stubs are made of in the channel's place, so that at most so many of their calls are open.
 
     Args:
         channel: the channel to the service.
         most_calls: how many calls may be open all the time.
         crowd: how many may come on top before the service has caught up.
+        on_full: is told of each call that is refused.
     """
-    return cast(grpc.aio.Channel, _Bulkhead(channel, most_calls, crowd))
+    return cast(grpc.aio.Channel, _Bulkhead(channel, most_calls, crowd, on_full))
 
 
 class _Bulkhead:
     """Stands in for a channel where stubs are made, and counts the calls that are open."""
 
-    def __init__(self, channel: grpc.aio.Channel, most_calls: int, crowd: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, most_calls: int, crowd: int, on_full: Callable[[], None]) -> None:
         self._channel = channel
         self._most_calls = most_calls
         self._crowd = crowd
+        self._on_full = on_full
         self._open = 0
         # How many have come on top of the bound since there were few calls.
         self._on_top = 0
@@ -48,6 +55,7 @@ class _Bulkhead:
         def call(*arguments: Any, **options: Any) -> Any:
             if self._open >= self._most_calls:
                 if self._on_top >= self._crowd:
+                    self._on_full()
                     raise Refused("RQ-111")
                 self._on_top += 1
             started = rpc(*arguments, **options)

@@ -13,14 +13,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Refused, error_response, refused_response
+from gateway.overload import Door
 from servicekit.trace_context import enter_trace
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 BODY_TIMEOUT_SECONDS = 10.0
-# More requests at once could not be answered in time, and to refuse one costs a small part of answering it. There is
-# room for a crowd that waits for one service, and for those who need another.
+# However early the loop is, more requests at once could not be answered in time, and to refuse one costs a small part
+# of answering it. There is room for a crowd that waits for one service, and for those who need another.
 MOST_REQUESTS = 600
 # Who asks these wants to know about the process, above all when it has too much to do.
 NEVER_SHED = frozenset({"/livez", "/readyz"})
@@ -60,6 +61,7 @@ class Edge:
         max_body_bytes: int = MAX_BODY_BYTES,
         body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
         most_requests: int = MOST_REQUESTS,
+        door: Door | None = None,
     ) -> None:
         """`trusted_proxies` are addresses or networks (CIDR) whose X-Forwarded-For is believed.
 
@@ -67,6 +69,7 @@ class Edge:
         """
         self._app = app
         self._load = _Load(most_requests)
+        self._door = door or Door()
         self._source = _Source(trusted_proxies)
         self._max_body_bytes = max_body_bytes
         self._body_timeout_seconds = body_timeout_seconds
@@ -99,7 +102,8 @@ class Edge:
         exchange = _Exchange(
             receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds, self._load
         )
-        if self._load.is_full and scope["path"] not in NEVER_SHED:
+        may_be_shed = scope["path"] not in NEVER_SHED
+        if may_be_shed and (self._door.is_overloaded() or self._load.is_full):
             await exchange.refuse("RQ-111")
             return
         if scope["path"].endswith("\n"):
@@ -108,9 +112,13 @@ class Edge:
             return
         self._load.running += 1
         try:
-            await exchange.run(self._app, scope)
+            await exchange.run(self._enter if may_be_shed else self._app, scope)
         finally:
             self._load.running -= 1
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._door.enter()
+        await self._app(scope, receive, send)
 
 
 class _Load:

@@ -1,5 +1,7 @@
 """Typed stubs of the three services, on one channel each."""
 
+from collections.abc import Callable
+
 import grpc.aio
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
@@ -36,7 +38,8 @@ from servicekit.tls import channel_credentials
 class Stubs:
     """What routes ask."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, on_full: Callable[[], None]) -> None:
+        """`on_full` is told when there was no room for a call."""
         credentials = channel_credentials(settings.tls_ca, settings.tls_certificate, settings.tls_key)
         audit = audit_log_service_pb2.DESCRIPTOR
         self.identity = open_channel(
@@ -65,7 +68,7 @@ class Stubs:
                 audit, account_service_pb2.DESCRIPTOR, dependant_service_pb2.DESCRIPTOR, mrn_service_pb2.DESCRIPTOR
             ),
         )
-        identity, catalogue, records = map(bounded, (self.identity, self.catalogue, self.records))
+        identity, catalogue, records = (bounded(channel, on_full=on_full) for channel in self.channels.values())
         self.auth: auth_service_pb2_grpc.AuthServiceAsyncStub = auth_service_pb2_grpc.AuthServiceStub(identity)
         self.platforms: platform_service_pb2_grpc.PlatformServiceAsyncStub = (
             platform_service_pb2_grpc.PlatformServiceStub(identity)
@@ -85,7 +88,7 @@ class Stubs:
         )
         self.mrns: mrn_service_pb2_grpc.MrnServiceAsyncStub = mrn_service_pb2_grpc.MrnServiceStub(records)
         self.audit_logs: dict[str, audit_log_service_pb2_grpc.AuditLogServiceAsyncStub] = {
-            name: audit_log_service_pb2_grpc.AuditLogServiceStub(bounded(channel))
+            name: audit_log_service_pb2_grpc.AuditLogServiceStub(bounded(channel, on_full=on_full))
             for name, channel in self.channels.items()
         }
 

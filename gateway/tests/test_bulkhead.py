@@ -71,3 +71,12 @@ def test_a_crowd_is_let_in_once_until_the_service_has_caught_up():
 def test_streams_do_not_count():
     channel: Any = bounded(Channel(), 1, crowd=0)  # type: ignore[arg-type]
     assert [channel.unary_stream("/Watch")("r") for _ in range(3)] == ["/Watch"] * 3
+
+
+def test_tells_of_each_call_that_it_refuses():
+    told: list[bool] = []
+    call = bounded(Channel(), most_calls=1, crowd=0, on_full=lambda: told.append(True)).unary_unary("/a")
+    call("r", timeout=1)
+    assert told == []
+    assert is_refused(call)
+    assert told == [True]

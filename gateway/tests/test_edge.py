@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 
 from gateway.edge import MAX_BODY_BYTES, Edge
 from gateway.errors import Detail, Refused
+from gateway.overload import Door
 
 
 class Caller:
@@ -24,7 +25,7 @@ class Caller:
         self.complete = False
         self.bytes_taken = 0
 
-    async def call(self, *chunks: bytes, headers=(), client=("10.0.0.9", 1234), then="wait") -> "Caller":
+    async def call(self, *chunks: bytes, headers=(), client=("10.0.0.9", 1234), then="wait", path="/a") -> "Caller":
         pending = [
             {"type": "http.request", "body": chunk, "more_body": then != "end" or position < len(chunks) - 1}
             for position, chunk in enumerate(chunks or (b"",))
@@ -55,8 +56,8 @@ class Caller:
         scope = {
             "type": "http",
             "method": "POST",
-            "path": "/a",
-            "raw_path": b"/a",
+            "path": path,
+            "raw_path": path.encode(),
             "query_string": b"sesame=1",
             "headers": list(headers),
             "client": client,
@@ -328,6 +329,30 @@ class TestLoad:
         goes_on.set()
         assert [(await task).status for task in running] == [200, 200]
         assert (await call(edge)).status == 200
+
+    async def test_refuses_who_comes_too_late_but_tells_whether_it_lives(self):
+        class Late(Door):
+            def is_overloaded(self):
+                return True
+
+        edge = Edge(answer_state, door=Late())
+        refused = await call(edge)
+        assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "RQ-111", "1")
+        for path in ("/livez", "/readyz"):
+            assert (await call(edge, path=path)).status == 200
+
+    async def test_answers_who_still_waits_in_line_when_the_server_gives_up(self):
+        class Closed(Door):
+            async def enter(self):
+                await asyncio.Event().wait()
+
+        caller = Caller(Edge(answer_state, door=Closed()))
+        task = asyncio.create_task(caller.call())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (caller.status, caller.code) == (503, "RQ-111")
 
     async def test_does_not_count_who_waits_for_a_body(self):
         edge = Edge(read_body, most_requests=1)

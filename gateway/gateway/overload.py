@@ -1,0 +1,135 @@
+"""Keeps the event loop on time, however much comes at once: lets requests in by turns, and tells when it is too much.
+
+How many requests are open says little about the load: hundreds that wait for a service cost nothing, while those that
+want the processor all at once make everybody wait, and the stream with them that keeps remembered states alive. So a
+timer measures how much later than asked for it is called. Each turn of the loop begins a few requests only, and looks
+at everything else in between; the others wait in a line.
+
+When to refuse is CoDel's rule (RFC 8289). A crowd makes the loop late and the line long, but is soon through, and
+nobody is refused for it. When one of the two was later than `TARGET_S` all the time for `INTERVAL_S`, the gateway does
+not catch up by itself: from then on, and for `WARY_S` after that, whoever comes while it is late is refused. The same
+holds when a service had no room for somebody who was let in; then those in line have waited in vain, too.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from gateway.errors import Refused
+
+TICK_S = 0.01
+TARGET_S = 0.04
+INTERVAL_S = 0.5
+WARY_S = 5.0
+# To begin one takes somewhat less than a millisecond.
+BEGUN_IN_A_TURN = 16
+# For so long without a request nothing is measured any more.
+IDLE_S = 1.0
+
+
+class Overload:
+    """The rule, for whoever measures."""
+
+    def __init__(self) -> None:
+        self._late_since: float | None = None
+        self._wary_until = float("-inf")
+
+    def note(self, lateness: float, now: float) -> bool:
+        """Take in how late everything is at a time, and say whether a request that comes now is one too many."""
+        if lateness <= TARGET_S:
+            self._late_since = None
+            return False
+        if self._late_since is None:
+            self._late_since = now
+        if now >= self._wary_until and now - self._late_since < INTERVAL_S:
+            return False
+        self.beware(now)
+        return True
+
+    def beware(self, now: float) -> None:
+        """Allow for no crowd for a while."""
+        self._wary_until = now + WARY_S
+
+
+class Door:
+    """Lets requests in by turns of the running event loop, and measures how late it is as long as there are any."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._overload = Overload()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # When the next tick is due, how late the last one was, and when it was last of use.
+        self._due = 0.0
+        self._lateness = 0.0
+        self._asked_at = 0.0
+        # How many have begun in this turn, and who waits for one, since when.
+        self._begun = 0
+        self._line: deque[tuple[asyncio.Future[None], float]] = deque()
+
+    def is_overloaded(self) -> bool:
+        """Whether the request that asks is one too many."""
+        now = self._asked_at = self._clock()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            self._lateness = 0.0
+            self._begun = 0
+            self._line.clear()
+            self._wait(now)
+        return self._overload.note(self._late(now), now)
+
+    def beware(self) -> None:
+        """Take in that a service had no room for a request that was let in, and refuse who has waited for long."""
+        now = self._clock()
+        self._overload.beware(now)
+        while self._line and now - self._line[0][1] > TARGET_S:
+            turn, _ = self._line.popleft()
+            if not turn.done():
+                turn.set_exception(Refused("RQ-111"))
+
+    async def enter(self) -> None:
+        """Wait until it is the request's turn; `is_overloaded` has been asked before.
+
+        Raises:
+            Refused: RQ-111, meanwhile a service turned out to be full.
+        """
+        assert self._loop is not None
+        if self._begun < BEGUN_IN_A_TURN and not self._line:
+            if not self._begun:
+                self._loop.call_soon(self._next_turn)
+            self._begun += 1
+            return
+        turn = self._loop.create_future()
+        self._line.append((turn, self._clock()))
+        await turn
+
+    def _late(self, now: float) -> float:
+        # A tick that is overdue tells as much as one that came late.
+        late = max(self._lateness, now - self._due)
+        return max(late, now - self._line[0][1]) if self._line else late
+
+    def _next_turn(self) -> None:
+        self._begun = 0
+        while self._line and self._begun < BEGUN_IN_A_TURN:
+            turn, _ = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._begun += 1
+        if self._begun:
+            assert self._loop is not None
+            self._loop.call_soon(self._next_turn)
+
+    def _wait(self, now: float) -> None:
+        assert self._loop is not None
+        self._due = now + TICK_S
+        self._loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        now = self._clock()
+        self._lateness = now - self._due
+        self._overload.note(self._late(now), now)
+        if now - self._asked_at < IDLE_S or self._line:
+            self._wait(now)
+        else:
+            self._loop = None

@@ -1,0 +1,156 @@
+"""When requests are refused because the gateway is late, when they only wait, and that an idle one measures nothing."""
+
+import asyncio
+
+import pytest
+
+from gateway.errors import Refused
+from gateway.overload import BEGUN_IN_A_TURN, IDLE_S, INTERVAL_S, TARGET_S, TICK_S, WARY_S, Door, Overload
+
+LATE = 2 * TARGET_S
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def note_for(overload: Overload, lateness: float, seconds: float, began: float) -> list[bool]:
+    """Tell the same lateness for a time, and return whether somebody who came then was one too many."""
+    return [overload.note(lateness, began + step * TICK_S) for step in range(round(seconds / TICK_S))]
+
+
+class TestOverload:
+    def test_lets_a_crowd_in_that_is_soon_through(self):
+        overload = Overload()
+        assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, 0))
+        assert not overload.note(TARGET_S, 0.95 * INTERVAL_S)
+        assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, INTERVAL_S))
+
+    def test_refuses_once_it_was_late_all_the_time(self):
+        overload = Overload()
+        refused = note_for(overload, LATE, 2 * INTERVAL_S, 0)
+        assert not any(refused[: round(0.9 * INTERVAL_S / TICK_S)])
+        assert all(refused[round(1.1 * INTERVAL_S / TICK_S) :])
+
+    def test_refuses_at_once_who_comes_late_soon_after(self):
+        overload = Overload()
+        note_for(overload, LATE, 2 * INTERVAL_S, 0)
+        assert not overload.note(TARGET_S, 2 * INTERVAL_S)
+        assert overload.note(LATE, 2 * INTERVAL_S + 0.9 * WARY_S)
+
+    def test_is_calm_again_after_a_while(self):
+        overload = Overload()
+        note_for(overload, LATE, 2 * INTERVAL_S, 0)
+        overload.note(TARGET_S, 2 * INTERVAL_S)
+        assert not overload.note(LATE, 2 * INTERVAL_S + 1.1 * WARY_S)
+
+    def test_allows_for_no_crowd_when_it_was_told_to_beware(self):
+        overload = Overload()
+        overload.beware(0)
+        assert not overload.note(TARGET_S, 1)
+        assert overload.note(LATE, 1)
+
+
+async def turns(count: int) -> None:
+    """Let the event loop run so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class TestDoor:
+    async def test_lets_a_few_in_at_each_turn_and_in_order(self, clock):
+        door = Door(clock)
+        inside: list[int] = []
+
+        async def come(number: int) -> None:
+            assert not door.is_overloaded()
+            await door.enter()
+            inside.append(number)
+
+        crowd = [asyncio.create_task(come(number)) for number in range(3 * BEGUN_IN_A_TURN)]
+        await turns(1)
+        assert inside == list(range(BEGUN_IN_A_TURN))
+        await asyncio.gather(*crowd)
+        assert inside == list(range(3 * BEGUN_IN_A_TURN))
+
+    async def test_goes_on_when_somebody_in_the_line_gives_up(self, clock):
+        door = Door(clock)
+        assert not door.is_overloaded()
+        crowd = [asyncio.create_task(door.enter()) for _ in range(2 * BEGUN_IN_A_TURN)]
+        await turns(1)
+        for task in crowd[BEGUN_IN_A_TURN:-1]:
+            task.cancel()
+        await crowd[-1]
+
+    async def test_takes_a_long_line_for_lateness(self, clock):
+        door = Door(clock)
+        door.beware()
+        assert not door.is_overloaded()
+        crowd = [asyncio.create_task(door.enter()) for _ in range(2 * BEGUN_IN_A_TURN)]
+        await turns(1)
+        clock.now += LATE
+        assert door.is_overloaded()
+        await asyncio.gather(*crowd)
+
+    async def test_refuses_who_waited_for_long_when_a_service_is_full(self, clock):
+        door = Door(clock)
+        assert not door.is_overloaded()
+        crowd = [asyncio.create_task(door.enter()) for _ in range(BEGUN_IN_A_TURN + 1)]
+        await turns(1)
+        clock.now += LATE
+        door.beware()
+        *inside, last = await asyncio.gather(*crowd, return_exceptions=True)
+        assert not any(inside)
+        assert isinstance(last, Refused)
+        assert last.code == "RQ-111"
+
+    async def test_takes_a_tick_that_is_overdue_for_lateness(self, clock):
+        door = Door(clock)
+        door.beware()
+        assert not door.is_overloaded()
+        clock.now += TICK_S + LATE
+        assert door.is_overloaded()
+
+    async def test_measures_only_while_there_are_requests(self, clock, monkeypatch):
+        asked: list[float] = []
+        loop = asyncio.get_running_loop()
+        real = loop.call_later
+
+        def call_later(delay, callback, *arguments, **options):
+            asked.append(delay)
+            return real(0, callback, *arguments, **options)
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        door = Door(clock)
+        assert not door.is_overloaded()
+        assert asked == [TICK_S]
+        clock.now += IDLE_S
+        # The tick that was due.
+        ticked = asyncio.Event()
+        real(0, ticked.set)
+        await ticked.wait()
+        assert asked == [TICK_S]
+        assert not door.is_overloaded()
+        assert asked == [TICK_S, TICK_S]
+
+    def test_serves_one_loop_after_another(self, clock):
+        door = Door(clock)
+
+        async def come() -> bool:
+            is_refused = door.is_overloaded()
+            await door.enter()
+            return is_refused
+
+        door.beware()
+        for _ in range(2):
+            assert not asyncio.run(come())
+            clock.now += LATE
