@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from contextlib import suppress
 from uuid import UUID
 
 import grpc.aio
@@ -19,7 +20,8 @@ from aarokya.identity.v1.live_state_service_pb2 import (
 from gateway.errors import Refused
 from servicekit.caller import METADATA_KEY, system_call
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state
+from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state, read_as_of
+from servicekit.remote_clock import RemoteClocks
 
 MOST_USERS = 50_000
 MOST_KEYS = 10_000
@@ -28,6 +30,8 @@ KEYS_USED_FOR_S = 30.0
 # What is heard narrows rights at once. This bounds how long anything else about a user may be out of date.
 USERS_USED_FOR_S = 60.0
 CALL = system_call("gateway")
+# Is nobody's id; an answer about it is as good as any to learn of identity's clock.
+NOBODY = str(UUID(int=0))
 
 # The secrets that a key can have; what is no secret need not be looked for.
 _SECRET = re.compile(r"[\x20-\x7e]{32,256}")
@@ -41,6 +45,7 @@ class LiveState:
         self._stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(identity)
         self._key_stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(keys or identity)
         self._lease = Lease()
+        self._clocks = RemoteClocks()
         self._users: LeasedCache[str, UserState] = LeasedCache(
             self._lease,
             self._fetch_user,
@@ -57,7 +62,15 @@ class LiveState:
             max_entries=MOST_KEYS,
             max_age_s=KEYS_USED_FOR_S,
         )
-        self._watch = Watch(self._open_stream, self._hear, (self._users, self._keys), self._lease, as_of=_as_of)
+        self._watch = Watch(
+            self._open_stream,
+            self._hear,
+            (self._users, self._keys),
+            self._lease,
+            as_of=read_as_of,
+            clocks=self._clocks,
+            ask=self._ask_anything,
+        )
 
     async def run(self) -> None:
         """Listen to identity until cancelled. Before and without it, identity is asked for every request."""
@@ -117,11 +130,18 @@ class LiveState:
         return hashlib.blake2b(secret.encode(), key=self._hash_key, digest_size=16).digest()
 
     async def _fetch_user(self, user_id: str) -> UserState | None:
-        response = await ask_for_state(self._stub.GetUserState, GetUserStateRequest(user_id=user_id), CALL)
+        request = GetUserStateRequest(user_id=user_id)
+        response = await ask_for_state(self._stub.GetUserState, request, CALL, self._clocks)
         return response.state if response.HasField("state") else None
 
+    async def _ask_anything(self) -> None:
+        # Who is refused for all the questions that are open learns from their answers.
+        with suppress(Refused):
+            await self._fetch_user(NOBODY)
+
     async def _fetch_key(self, secret: str) -> ApiKeyState | None:
-        response = await ask_for_state(self._key_stub.ResolveApiKey, ResolveApiKeyRequest(secret=secret), CALL)
+        request = ResolveApiKeyRequest(secret=secret)
+        response = await ask_for_state(self._key_stub.ResolveApiKey, request, CALL, self._clocks)
         return response.state if response.HasField("state") else None
 
     def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:
@@ -137,7 +157,3 @@ class LiveState:
                 self.forget_platform(message.platform_id)
             case "everything":
                 self._watch.forget_everything()
-
-
-def _as_of(message: WatchLiveStateResponse) -> float | None:
-    return message.as_of_us / 1_000_000 if message.HasField("as_of_us") else None

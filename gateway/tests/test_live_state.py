@@ -13,6 +13,7 @@ import pytest
 from aarokya.identity.v1.live_state_service_pb2 import (
     ApiKeyState,
     GetUserStateResponse,
+    ReplicaMoment,
     ResolveApiKeyResponse,
     UserState,
     WatchLiveStateResponse,
@@ -23,7 +24,7 @@ from aarokya.identity.v1.live_state_service_pb2_grpc import (
 )
 from gateway.bulkhead import bounded
 from gateway.errors import Refused
-from gateway.live_state import LiveState
+from gateway.live_state import NOBODY, LiveState
 from servicekit.caller import METADATA_KEY, Call, CallerType
 
 RAVI, MEERA = "0199aaaa-1111-7000-8000-000000000001", "0199aaaa-1111-7000-8000-000000000002"
@@ -45,6 +46,15 @@ class Identity(LiveStateServiceServicer):
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.is_away = False
+        # An identity of this version tells the time by a clock of its own; it may be slow to see a stream opened, and
+        # its database may be slow.
+        self.replica_id = ""
+        self.opens_in_s = 0.0
+        self.late_s = 0.0
+
+    def _now(self, ago_s: float = 0.0) -> ReplicaMoment | None:
+        clock_us = int((time.monotonic() - 500 - ago_s) * 1_000_000)
+        return ReplicaMoment(replica_id=self.replica_id, clock_us=clock_us) if self.replica_id else None
 
     async def _answer(self, question: str, context: Any) -> None:
         self.asked.append(question)
@@ -54,15 +64,19 @@ class Identity(LiveStateServiceServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
 
     async def GetUserState(self, request: Any, context: Any) -> GetUserStateResponse:
+        seen_at = self._now()
         await self._answer(request.user_id, context)
-        return GetUserStateResponse(state=self.users.get(request.user_id))
+        return GetUserStateResponse(state=self.users.get(request.user_id), seen_at=seen_at)
 
     async def ResolveApiKey(self, request: Any, context: Any) -> ResolveApiKeyResponse:
+        seen_at = self._now()
         await self._answer(request.secret, context)
-        return ResolveApiKeyResponse(state=self.keys.get(request.secret))
+        return ResolveApiKeyResponse(state=self.keys.get(request.secret), seen_at=seen_at)
 
     async def WatchLiveState(self, request: Any, context: Any) -> AsyncIterator[WatchLiveStateResponse]:
         await self._answer("stream", context)
+        await asyncio.sleep(self.opens_in_s)
+        opened_at = self._now()
         stream: asyncio.Queue[WatchLiveStateResponse] = asyncio.Queue()
         self.streams.add(stream)
         try:
@@ -71,6 +85,9 @@ class Identity(LiveStateServiceServicer):
                     message = await asyncio.wait_for(stream.get(), 0.1)
                 except TimeoutError:
                     message = HEARTBEAT
+                as_of = self._now(self.late_s)
+                if as_of is not None and opened_at is not None:
+                    message = WatchLiveStateResponse(as_of_us=as_of.clock_us - opened_at.clock_us, as_of=as_of)
                 await self.goes_on.wait()
                 yield message
         finally:
@@ -246,6 +263,27 @@ class TestIdentityNotHeard:
         with pytest.raises(Refused) as refused:
             await live_state.user_state(MEERA)
         assert refused.value.code == "RQ-111"
+
+    async def test_asks_to_learn_that_a_stream_is_not_as_late_as_it_was_slow_to_open(
+        self, silent: LiveState, identity: Identity
+    ) -> None:
+        identity.replica_id, identity.opens_in_s = "a", 1.0
+        running = asyncio.create_task(silent.run())
+        await heard(silent)
+        assert identity.asked == ["stream", NOBODY]
+        running.cancel()
+        await asyncio.wait([running])
+
+    @pytest.mark.parametrize("ask", ["user_state", "key_state"])
+    async def test_learns_from_every_answer(self, silent: LiveState, identity: Identity, ask: str) -> None:
+        identity.replica_id = "a"
+        await getattr(silent, ask)(SECRET)
+        identity.opens_in_s = 1.0
+        running = asyncio.create_task(silent.run())
+        await heard(silent)
+        assert identity.asked == [SECRET, "stream"]
+        running.cancel()
+        await asyncio.wait([running])
 
     async def test_listens_again_when_identity_is_back(self, live_state: LiveState, identity: Identity) -> None:
         identity.goes_on.clear()

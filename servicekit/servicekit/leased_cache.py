@@ -6,18 +6,28 @@ server never reports its stream down, so silence alone has to be enough to stop 
 heartbeat travel in one stream, in order, hence a change that is not heard yet ends the lease in time.
 
 A stream that delivers late, or a reader that falls behind, is never silent. So a message tells as of when it speaks, on
-the sender's clock, counted from the opening of the stream; and the lease lasts from then on, not from its arrival. The
-clocks need not agree: the sender sees the stream opened after the reader asked for it, so a message is at most as old
-as the reader's own time since it asked, less what the sender counts.
+the sender's clock, and the lease lasts from then on, not from its arrival. What that is on the reader's clock is told
+by `RemoteClocks`, which learns it from the opening of the stream and from every question that the sender's process
+answers: the quickest of them counts, so that a lease is not lost when the opening took long. A sender of an earlier
+version counts from the opening, and is taken to have seen that when the reader asked for it.
+
+A lease that ran out takes nothing with it that is remembered, as long as the stream goes on. For the sender had the
+stream when its first message came, and a state that is remembered was asked for later. A change after it was read is
+said later still, in order, and hits the state or its fill. So whenever a message that speaks as of A was heard, what is
+left had not changed at A; and A is what the next lease is counted from, not what lay between. What was asked for before
+the first message came, or while another stream was heard, is forgotten: a change may have been said to nobody.
+That is also worth something: what forgets everything whenever it is late asks more, and is late for ever.
 
     Watch ── one stream ──▶ Lease ──▶ LeasedCache (users), LeasedCache (keys), …
+      ╰── as of ──▶ RemoteClocks ◀── seen at ── ask_for_state
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from contextlib import aclosing
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -27,16 +37,24 @@ from google.protobuf.message import Message
 from servicekit.caller import METADATA_KEY, Call
 from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
+from servicekit.remote_clock import Moment, RemoteClocks, ReplicaMoment
 from servicekit.trace_context import onward_trace
 
 LEASE_S = 0.75
-# A stream that was slow to open has all its messages look older than they are. After so many that do, one after the
-# other (some ten seconds of heartbeats), another stream is opened, which may be quicker. Not before: it costs all that
-# is remembered, and a process that has too much to do is late for a while without any fault of its stream.
-LATE_S = LEASE_S / 3
-MOST_LATE = 40
+# A stream that is silent or late for so long is given up, as another one may lead to a quicker replica. Not before: it
+# costs all that is remembered, and a process that has too much to do is late without any fault of its stream.
+PATIENCE_S = 2 * LEASE_S
+LATE_S = 10.0
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
+# An opening that took too long is given more time the next time.
+LONGEST_OPENING_S = 6.0
+# A process that has too much to do comes late to what has long arrived. It has not looked before it did so many turns.
+TURNS = 10
+# Whose clock was not heard of for so long is asked something, as it is while messages are late.
+FRESH_S = 10.0
+ASK_EVERY_S = 1.0
+NEVER = float("-inf")
 # A change that comes while a state is fetched has it fetched again, but not for ever.
 MOST_FETCHES = 3
 # A replica that hangs is given up soon, and the second question goes to the next replica.
@@ -49,10 +67,49 @@ LONGEST_FILL_S = 2 * QUESTIONS * QUESTION_S
 Clock = Callable[[], float]
 Question = TypeVar("Question")
 State = TypeVar("State")
-Response = TypeVar("Response", bound=Message)
+Response = TypeVar("Response", bound="Answer")
 Heard = TypeVar("Heard")
 
 log = structlog.get_logger()
+
+
+class Answer(Protocol):
+    """A message with the optional field `seen_at`: when the question was seen."""
+
+    @property
+    def seen_at(self) -> ReplicaMoment:
+        """The field."""
+        ...
+
+    def HasField(self, field_name: Any, /) -> bool:
+        """Return whether a field is set."""
+        ...
+
+
+class StreamMessage(Protocol):
+    """A message with the optional fields `as_of_us`, counted from the opening of its stream, and `as_of`, the same."""
+
+    @property
+    def as_of_us(self) -> int:
+        """The field."""
+        ...
+
+    @property
+    def as_of(self) -> ReplicaMoment:
+        """The field."""
+        ...
+
+    def HasField(self, field_name: Any, /) -> bool:
+        """Return whether a field is set."""
+        ...
+
+
+class AsOf(NamedTuple):
+    """The moment as of which a message speaks, both on the sender's clock: all that was so before, it has said."""
+
+    since_opening_us: int
+    # None from an older sender.
+    moment: ReplicaMoment | None
 
 
 class Lease:
@@ -60,14 +117,16 @@ class Lease:
 
     Attributes:
         until: the moment on the clock at which it ends.
+        is_fed: whether every change is heard sooner or later, so that what is learned now can be used once it is valid.
     """
 
-    __slots__ = ("_clock", "_seconds", "until")
+    __slots__ = ("_clock", "_seconds", "is_fed", "until")
 
     def __init__(self, seconds: float = LEASE_S, clock: Clock = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
-        self.until = 0.0
+        self.until = NEVER
+        self.is_fed = False
 
     @property
     def is_valid(self) -> bool:
@@ -80,10 +139,12 @@ class Lease:
     def renew(self, since: float | None = None) -> None:
         """Let the lease last its whole time from a moment on, which may be so long ago that it is over; from now on."""
         self.until = (self._clock() if since is None else since) + self._seconds
+        self.is_fed = True
 
     def end(self) -> None:
-        """End the lease at once."""
-        self.until = 0.0
+        """End the lease at once: changes are not heard any more."""
+        self.until = NEVER
+        self.is_fed = False
 
 
 class _Entry(NamedTuple, Generic[State]):
@@ -236,7 +297,7 @@ class LeasedCache(Generic[Question, State]):
                 del self._fills[key]
 
     def _store(self, key: Hashable, state: State, tags: tuple[Hashable, ...]) -> None:
-        if not self._lease.is_valid:
+        if not self._lease.is_fed:
             return
         self._drop(key)
         while len(self._entries) >= self._max_entries:
@@ -257,7 +318,7 @@ class LeasedCache(Generic[Question, State]):
 
 
 class _Late(Exception):
-    """The stream's messages arrive too late, or it was opened too slowly to tell."""
+    """The stream's messages arrive too late, or nothing proves that they do not."""
 
 
 class Watch(Generic[Heard]):
@@ -270,8 +331,10 @@ class Watch(Generic[Heard]):
         caches: Iterable[LeasedCache[Any, Any]],
         lease: Lease,
         *,
-        as_of: Callable[[Heard], float | None] = lambda message: None,
-        patience_s: float = LEASE_S,
+        as_of: Callable[[Heard], AsOf | None] = lambda message: None,
+        clocks: RemoteClocks | None = None,
+        ask: Callable[[], Awaitable[object]] | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         """Describe the stream; `run` opens it.
 
@@ -280,8 +343,10 @@ class Watch(Generic[Heard]):
             hear: forgets what a message says, nothing for a heartbeat.
             caches: what is forgotten altogether when messages may have been missed.
             lease: is renewed by every message.
-            as_of: how many seconds after the opening of the stream the sender knew all that it has said by a message.
-                None for one that does not tell, from an older sender: it is taken for as new as its arrival.
+            as_of: as of when a message speaks. None for one that does not tell, from a sender that is older still: it
+                is taken for as new as its arrival.
+            clocks: what is known of the senders' clocks, by the same clock as the lease.
+            ask: asks the service anything, so that `clocks` learns, when it did not for long. May raise ServiceAway.
             patience_s: a stream that is silent for so long, in seconds, is given up.
         """
         self._open_stream = open_stream
@@ -289,30 +354,33 @@ class Watch(Generic[Heard]):
         self._caches = tuple(caches)
         self._lease = lease
         self._as_of = as_of
+        self._clocks = clocks or RemoteClocks(lease.now)
+        self._ask = ask
         self._patience_s = patience_s
+        self._late_since: float | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._asked_at = NEVER
 
     async def run(self) -> None:
         """Listen until cancelled, and open a new stream whenever one ends or falls silent."""
-        pause = SHORTEST_PAUSE_S
+        try:
+            await self._listen()
+        finally:
+            if self._asking is not None:
+                self._asking.cancel()
+
+    async def _listen(self) -> None:
+        pause, opening_s = SHORTEST_PAUSE_S, self._patience_s
         while True:
             reason = "ended"
             was_heard = False
-            late, newest = 0, float("-inf")
+            self._late_since = None
             try:
                 asked_at = self._lease.now()
-                async for message in _while_talking(self._open_stream(), self._patience_s):
-                    if not self._lease.is_valid:
-                        # Whether all was heard in time is not known, be it the stream or this process that stood still.
-                        self.forget_everything()
-                    self._hear(message)
-                    as_of = self._as_of(message)
-                    self._lease.renew(None if as_of is None else asked_at + as_of)
-                    if as_of is not None and as_of > newest:
-                        newest = as_of
-                        late = late + 1 if self._lease.now() - asked_at - as_of > LATE_S else 0
-                    if late >= MOST_LATE or not self._lease.is_valid:
-                        raise _Late
-                    was_heard = True
+                async with aclosing(_while_talking(self._open_stream(), opening_s, self._patience_s)) as messages:
+                    async for message in messages:
+                        self._take(message, asked_at, is_first=not was_heard)
+                        was_heard = True
             except _Late:
                 reason = "late"
             except TimeoutError:
@@ -324,12 +392,65 @@ class Watch(Generic[Heard]):
                 log.exception("watched stream could not be read")
             self._lease.end()
             self.forget_everything()
-            if was_heard or reason == "late":
-                log.warning("watched stream is lost", reason=reason)
             if was_heard:
-                pause = SHORTEST_PAUSE_S
+                log.warning("watched stream is lost", reason=reason)
+                pause, opening_s = SHORTEST_PAUSE_S, self._patience_s
+            elif reason == "silent":
+                opening_s = min(2 * opening_s, max(LONGEST_OPENING_S, self._patience_s))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _take(self, message: Heard, asked_at: float, *, is_first: bool) -> None:
+        """Forget what a message says, then let the lease last from when it speaks."""
+        as_of = self._as_of(message)
+        if is_first or (as_of is None and not self._lease.is_valid):
+            # Changes may have been said to nobody; or all of this was said long ago, and more is behind it.
+            self.forget_everything()
+        self._hear(message)
+        if as_of is None:
+            self._lease.renew()
+            return
+        if is_first and as_of.moment is not None:
+            opened_us = as_of.moment.clock_us - as_of.since_opening_us
+            self._clocks.learn(asked_at, Moment(as_of.moment.replica_id, opened_us))
+        self._lease.renew(self._since(as_of, asked_at))
+        if as_of.moment is not None:
+            self._ask_if_needed(as_of.moment)
+        if self._lease.is_valid:
+            self._late_since = None
+            return
+        now = self._lease.now()
+        if self._late_since is None:
+            self._late_since = now
+        if now - self._late_since >= LATE_S:
+            raise _Late
+
+    def _since(self, as_of: AsOf, asked_at: float) -> float:
+        if as_of.moment is None:
+            return min(asked_at + as_of.since_opening_us / 1_000_000, self._lease.now())
+        earliest = self._clocks.earliest(as_of.moment)
+        return NEVER if earliest is None else earliest
+
+    def _ask_if_needed(self, moment: ReplicaMoment) -> None:
+        """Ask something if that may prove that messages are newer than they look. Which replica answers is chance."""
+        now = self._lease.now()
+        if self._ask is None or now - self._asked_at < ASK_EVERY_S:
+            return
+        if self._lease.is_valid and self._clocks.age(moment.replica_id) < FRESH_S:
+            return
+        if self._asking is None or self._asking.done():
+            self._asked_at = now
+            self._asking = asyncio.create_task(self._ask_once(self._ask))
+
+    @staticmethod
+    async def _ask_once(ask: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await ask()
+        except ServiceAway:
+            # Another question will be answered.
+            return
+        except Exception:
+            log.exception("service could not be asked")
 
     def forget_everything(self) -> None:
         """Forget all states in all caches."""
@@ -337,29 +458,79 @@ class Watch(Generic[Heard]):
             cache.forget_everything()
 
 
-async def _while_talking(stream: AsyncIterable[Heard], patience_s: float) -> AsyncIterable[Heard]:
-    """Yield a stream's messages. Raises TimeoutError when it is silent for too long."""
+async def _while_talking(
+    stream: AsyncIterable[Heard], opening_s: float, patience_s: float
+) -> AsyncGenerator[Heard, None]:
+    """Yield a stream's messages. Raises TimeoutError when it is silent for too long.
+
+    Args:
+        stream: the stream.
+        opening_s: how long the first message may take, in seconds.
+        patience_s: how long all others may.
+    """
     messages = aiter(stream)
+    longest = opening_s
     while True:
+        reading = asyncio.create_task(_read(messages))
+        # It may fail after it was given up, and nobody asks for it.
+        reading.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            async with asyncio.timeout(patience_s):
-                message = await anext(messages)
+            for _ in range(TURNS):
+                # What stood still finds the time over at once, and looks for the message only then.
+                if (await asyncio.wait((reading,), timeout=longest / TURNS))[0]:
+                    break
+            else:
+                raise TimeoutError
+            message = reading.result()
         except StopAsyncIteration:
             return
-        yield message
+        finally:
+            reading.cancel()
+        try:
+            yield message
+        except GeneratorExit:
+            # The sender is to know at once that nobody listens any more.
+            if isinstance(stream, grpc.aio.RpcContext):
+                stream.cancel()
+            raise
+        longest = patience_s
 
 
-async def ask_for_state(rpc: Callable[..., Awaitable[Response]], request: Message, call: Call) -> Response:
+async def _read(messages: AsyncIterator[Heard]) -> Heard:
+    return await anext(messages)
+
+
+def read_as_of(message: StreamMessage) -> AsOf | None:
+    """Return as of when a message of a stream speaks, as it tells."""
+    if not message.HasField("as_of_us"):
+        return None
+    return AsOf(message.as_of_us, message.as_of if message.HasField("as_of") else None)
+
+
+async def ask_for_state(
+    rpc: Callable[..., Awaitable[Response]], request: Message, call: Call, clocks: RemoteClocks
+) -> Response:
     """Ask a service for a state, and once more when it does not answer: replicas take turns.
+
+    Args:
+        rpc: what is called.
+        request: what is asked.
+        call: who asks.
+        clocks: learns from the answer.
 
     Raises:
         ServiceAway: it does not answer, or not in time.
     """
     metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
     for is_last in (*(False,) * (QUESTIONS - 1), True):
+        asked_at = clocks.now()
         try:
-            return await rpc(request, timeout=QUESTION_S, metadata=metadata)
+            response = await rpc(request, timeout=QUESTION_S, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             if is_last or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise ServiceAway from error
+        else:
+            if response.HasField("seen_at"):
+                clocks.learn(asked_at, response.seen_at)
+            return response
     raise AssertionError("the last question returns or raises")

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import pytest
 
 from servicekit import leased_cache
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import MOST_LATE, Lease, LeasedCache, Watch
+from servicekit.leased_cache import ASK_EVERY_S, FRESH_S, LATE_S, LEASE_S, AsOf, Lease, LeasedCache, Watch
+from servicekit.remote_clock import Moment, RemoteClocks
 
 HEARTBEAT = ""
 Stream = TypeVar("Stream")
@@ -53,7 +56,7 @@ class Service:
 
 async def settle() -> None:
     """Let everything that can go on now go on."""
-    for _ in range(10):
+    for _ in range(30):
         await asyncio.sleep(0)
 
 
@@ -450,81 +453,470 @@ class TestWatch:
             assert await waiting == "deactivated@p1"
 
 
-class Delayed(Opened[tuple[float, asyncio.Queue[float]]]):
-    """A stream whose messages tell as of when they speak, by a clock of its sender's own, and arrive later."""
+class TestSilence:
+    """What counts as silent, on the loop's own clock."""
+
+    async def test_a_process_that_stood_still_looks_before_it_gives_up(
+        self, lease: Lease, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        streams = Streams()
+
+        async def open_stream() -> AsyncIterator[str]:
+            async for message in streams.open():
+                # Who reads a message takes some turns of the loop.
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                yield message
+
+        running = asyncio.create_task(Watch(open_stream, lambda message: None, [], lease, patience_s=0.5).run())
+        await streams.wait_for(1)
+        await streams.say(HEARTBEAT)
+        loop = asyncio.get_running_loop()
+        now, ahead = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: now() + ahead)
+        for _ in range(5):
+            # As after a standstill: the time is over, and the message is there.
+            ahead += 5.0
+            await streams.say(HEARTBEAT)
+        assert len(streams.opened) == 1
+        assert lease.is_fed
+        running.cancel()
+        await asyncio.wait([running])
+
+    async def test_gives_a_stream_that_is_slow_to_open_more_time_each_time(
+        self, lease: Lease, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leased_cache, "SHORTEST_PAUSE_S", 0.0)
+        opened = Streams()
+        patience: list[float] = []
+
+        async def talk(stream: AsyncIterator[str], opening_s: float, patience_s: float) -> AsyncIterator[str]:
+            patience.append(opening_s)
+            if len(patience) < 7:
+                raise TimeoutError
+            yield await anext(stream)
+            raise TimeoutError
+
+        monkeypatch.setattr(leased_cache, "_while_talking", talk)
+        running = asyncio.create_task(Watch(opened.open, lambda message: None, [], lease, patience_s=1.0).run())
+        await opened.wait_for(1)
+        await opened.say(HEARTBEAT)
+        while len(patience) < 8:  # noqa: ASYNC110  # nothing announces a stream that is not read
+            await asyncio.sleep(0)
+        assert patience == [1.0, 2.0, 4.0, 6.0, 6.0, 6.0, 6.0, 1.0]
+        running.cancel()
+        await asyncio.wait([running])
+
+
+class Said(NamedTuple):
+    """A message of a stream that tells as of when it speaks."""
+
+    changed: str
+    as_of: AsOf
+
+
+class Sender(Opened[tuple[int, asyncio.Queue[Said | None]]]):
+    """Streams that arrive as late as the test says, from a process with a clock of its own."""
+
+    # Its clock less ours.
+    AHEAD = 4321.0
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self._clock = clock
-        # How long the sender takes to see that the stream was opened.
+        self.replica_id = "a"
+        self.is_old = False
+        # How long it takes to see that a stream was opened.
         self.opens_in_s = 0.0
+        self.opens = asyncio.Event()
+        self.opens.set()
 
-    async def open(self) -> AsyncIterator[float]:
-        said: asyncio.Queue[float] = asyncio.Queue()
+    def moment(self, at: float) -> Moment:
+        return Moment(self.replica_id, int((at + self.AHEAD) * 1_000_000))
+
+    async def open(self) -> AsyncIterator[Said]:
+        said: asyncio.Queue[Said | None] = asyncio.Queue()
+        await self.opens.wait()
         self._clock.now += self.opens_in_s
-        self.add((self._clock.now, said))
-        while True:
-            yield await said.get()
+        self.add((self.moment(self._clock.now).clock_us + 1, said))
+        while (message := await said.get()) is not None:
+            yield message
+
+    def message(self, at: float, changed: str = HEARTBEAT) -> Said:
+        moment = self.moment(at)
+        return Said(changed, AsOf(moment.clock_us - self.opened[-1][0], None if self.is_old else moment))
+
+    async def deliver(self, message: Said | None) -> None:
+        self.opened[-1][1].put_nowait(message)
+        await settle()
 
     async def beat(self, delay_s: float) -> None:
         """Let a heartbeat arrive now that was sent before."""
-        opened_at, said = self.opened[-1]
-        said.put_nowait(self._clock.now - opened_at - delay_s)
-        await settle()
+        await self.deliver(self.message(self._clock.now - delay_s))
 
 
 class TestWatchOfALateStream:
     @pytest.fixture
-    def stream(self, clock: Clock) -> Delayed:
-        return Delayed(clock)
+    def sender(self, clock: Clock) -> Sender:
+        return Sender(clock)
 
     @pytest.fixture
     def lease(self, clock: Clock) -> Lease:
-        return Lease(0.75, clock)
+        return Lease(LEASE_S, clock)
+
+    @pytest.fixture
+    def clocks(self, clock: Clock) -> RemoteClocks:
+        return RemoteClocks(clock)
+
+    @pytest.fixture
+    def asked(self) -> list[None]:
+        """One for each question that was asked for the clock's sake."""
+        return []
+
+    @pytest.fixture
+    def opens_in_s(self) -> float:
+        return 0.0
 
     @pytest.fixture(autouse=True)
-    async def watch(self, cache: LeasedCache[str, str], lease: Lease, stream: Delayed) -> AsyncIterator[None]:
-        watch = Watch(stream.open, lambda message: None, [cache], lease, as_of=lambda message: message, patience_s=5)
+    async def watch(
+        self,
+        cache: LeasedCache[str, str],
+        lease: Lease,
+        sender: Sender,
+        clocks: RemoteClocks,
+        asked: list[None],
+        opens_in_s: float,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> AsyncIterator[None]:
+        monkeypatch.setattr(leased_cache, "SHORTEST_PAUSE_S", 0.0)
+        sender.opens_in_s = opens_in_s
+
+        def hear(message: Said) -> None:
+            if message.changed != HEARTBEAT:
+                cache.forget(message.changed)
+
+        async def ask() -> None:
+            asked.append(None)
+            raise ServiceAway
+
+        watch = Watch(
+            sender.open, hear, [cache], lease, as_of=lambda said: said.as_of, clocks=clocks, ask=ask, patience_s=5
+        )
         running = asyncio.create_task(watch.run())
-        await stream.wait_for(1)
+        await sender.wait_for(1)
         yield
         running.cancel()
         await asyncio.wait([running])
 
+    @pytest.mark.parametrize("is_old", [False, True], ids=["new sender", "old sender"])
     async def test_the_lease_lasts_from_when_the_message_speaks(
-        self, stream: Delayed, lease: Lease, clock: Clock
+        self, sender: Sender, lease: Lease, clock: Clock, is_old: bool
     ) -> None:
+        sender.is_old = is_old
         clock.now += 10
-        await stream.beat(delay_s=0.2)
-        assert lease.until == pytest.approx(clock.now + 0.55)
+        await sender.beat(delay_s=0.2)
+        assert lease.until == pytest.approx(clock.now + 0.55, abs=0.02)
+        assert lease.until <= clock.now + 0.55
 
-    async def test_forgets_all_when_messages_become_late(
-        self, stream: Delayed, lease: Lease, cache: LeasedCache[str, str], clock: Clock
+    @pytest.mark.parametrize("is_old", [False, True], ids=["new sender", "old sender"])
+    async def test_keeps_nothing_that_was_asked_for_before_the_first_message(
+        self, sender: Sender, cache: LeasedCache[str, str], service: Service, is_old: bool
     ) -> None:
-        await stream.beat(delay_s=0)
-        await cache.get("ravi")
-        for _ in range(8):
+        sender.is_old = is_old
+        with service.slow() as answers:
+            waiting = asyncio.create_task(cache.get("ravi"))
+            await settle()
+            # Nobody is told of that: it happens before the sender has the stream.
+            service.states["ravi"] = "deactivated@p1"
+            await sender.beat(delay_s=0)
+            answers.set()
+            assert await waiting == "deactivated@p1"
+        assert await cache.get("ravi") == "deactivated@p1"
+
+    @pytest.mark.parametrize("opens_in_s", [2.0])
+    async def test_one_quick_question_makes_up_for_a_slow_opening(
+        self, sender: Sender, lease: Lease, clocks: RemoteClocks, clock: Clock
+    ) -> None:
+        for _ in range(4):
             clock.now += 0.25
-            # Heartbeats go on, but news takes 2 s.
-            await stream.beat(delay_s=2)
+            await sender.beat(delay_s=0)
+            assert not lease.is_valid
+        clocks.learn(clock.now - 0.01, sender.moment(clock.now))
+        clock.now += 0.25
+        await sender.beat(delay_s=0)
+        assert clock.now + 0.7 < lease.until <= clock.now + 0.74
+        assert len(sender.opened) == 1
+
+    @pytest.mark.parametrize("opens_in_s", [2.0])
+    async def test_a_question_to_another_process_proves_nothing(
+        self, sender: Sender, lease: Lease, clocks: RemoteClocks, clock: Clock
+    ) -> None:
+        clocks.learn(clock.now, Moment("b", sender.moment(clock.now).clock_us))
+        await sender.beat(delay_s=0)
         assert not lease.is_valid
-        assert len(cache) == 0
-        await stream.wait_for(2)
-        await stream.beat(delay_s=0)
+
+    async def test_a_quick_question_outlasts_the_stream(
+        self, sender: Sender, lease: Lease, clocks: RemoteClocks, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        sender.opens_in_s = 2.0
+        await sender.deliver(None)
+        await sender.wait_for(2)
+        await sender.beat(delay_s=0)
         assert lease.is_valid
 
-    async def test_measures_anew_when_the_stream_was_slow_to_open(
-        self, stream: Delayed, lease: Lease, clock: Clock
+    async def test_keeps_what_it_remembers_over_a_gap(
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], service: Service, clock: Clock
     ) -> None:
-        stream.opens_in_s = 0.5
-        clock.now += 1
-        await stream.beat(delay_s=1)
-        await stream.wait_for(2)
-        stream.opens_in_s = 0
-        for _ in range(MOST_LATE):
+        await sender.beat(delay_s=0)
+        for key in ("ravi", "meera"):
+            await cache.get(key)
+        clock.now += 5
+        service.states["ravi"] = "deactivated@p1"
+        # Sent at the beginning of the gap, and still on its way.
+        late, news = sender.message(clock.now - 4), sender.message(clock.now - 0.1, "ravi")
+        await sender.deliver(late)
+        assert not lease.is_valid
+        assert len(cache) == 2
+        await sender.deliver(news)
+        assert lease.is_valid
+        assert await cache.get("meera") == "active@p1"
+        assert await cache.get("ravi") == "deactivated@p1"
+        assert service.asked == ["ravi", "meera", "ravi"]
+
+    async def test_keeps_what_it_learns_in_a_gap(
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], service: Service, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        clock.now += 2
+        for _ in range(2):
+            await cache.get("ravi")
+            await cache.get("meera")
+        await sender.deliver(sender.message(clock.now, "meera"))
+        await cache.get("ravi")
+        await cache.get("meera")
+        assert service.asked == ["ravi", "meera"] * 2 + ["meera"]
+
+    async def test_asks_again_for_what_changed_on_its_way_in_a_gap(
+        self, sender: Sender, cache: LeasedCache[str, str], service: Service, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        clock.now += 2
+        with service.slow() as answers:
+            waiting = asyncio.create_task(cache.get("ravi"))
+            await settle()
+            service.states["ravi"] = "deactivated@p1"
+            await sender.deliver(sender.message(clock.now - 1, "ravi"))
+            answers.set()
+            assert await waiting == "deactivated@p1"
+
+    async def test_forgets_all_when_the_stream_breaks(
+        self, sender: Sender, cache: LeasedCache[str, str], service: Service
+    ) -> None:
+        await sender.beat(delay_s=0)
+        await cache.get("ravi")
+        service.states["ravi"] = "deactivated@p1"
+        await sender.deliver(None)
+        await sender.wait_for(2)
+        await cache.get("ravi")
+        await sender.beat(delay_s=0)
+        await cache.get("ravi")
+        # What came between the streams is not kept either.
+        assert service.asked == ["ravi"] * 3
+
+    async def test_opens_another_stream_when_all_is_late_for_long(
+        self, sender: Sender, lease: Lease, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        waited = 0.0
+        while waited < LATE_S:
             clock.now += 0.25
-            await stream.beat(delay_s=0)
-            assert lease.until < clock.now + 0.75
-        await stream.wait_for(3)
-        await stream.beat(delay_s=0)
-        assert lease.until == clock.now + 0.75
+            assert len(sender.opened) == 1
+            await sender.beat(delay_s=2)
+            assert not lease.is_valid or waited < 1
+            waited += 0.25 if not lease.is_valid else 0.0
+        clock.now += 0.25
+        await sender.beat(delay_s=2)
+        await sender.wait_for(2)
+        await sender.beat(delay_s=0)
+        assert lease.is_valid
+
+    async def test_keeps_a_stream_that_is_not_always_late(self, sender: Sender, clock: Clock) -> None:
+        for _ in range(4):
+            await sender.beat(delay_s=0)
+            for _ in range(3):
+                clock.now += LATE_S / 4
+                await sender.beat(delay_s=2)
+        assert len(sender.opened) == 1
+
+    async def test_catches_up_after_a_standstill_on_the_same_stream(
+        self, sender: Sender, lease: Lease, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        waiting = []
+        for _ in range(100):
+            clock.now += 0.25
+            waiting.append(sender.message(clock.now))
+        for message in waiting:
+            await sender.deliver(message)
+        assert lease.is_valid
+        assert len(sender.opened) == 1
+
+    async def test_asks_when_nothing_was_learned_for_long(
+        self, sender: Sender, asked: list[None], clocks: RemoteClocks, clock: Clock
+    ) -> None:
+        for _ in range(int(FRESH_S)):
+            await sender.beat(delay_s=0)
+            assert asked == []
+            clock.now += 1
+        await sender.beat(delay_s=0)
+        await sender.beat(delay_s=0)
+        assert len(asked) == 1
+        # Another replica has answered.
+        clock.now += ASK_EVERY_S
+        await sender.beat(delay_s=0)
+        assert len(asked) == 2
+        clocks.learn(clock.now, sender.moment(clock.now))
+        clock.now += ASK_EVERY_S
+        await sender.beat(delay_s=0)
+        assert len(asked) == 2
+
+    @pytest.mark.parametrize("opens_in_s", [2.0])
+    async def test_asks_while_messages_look_late(self, sender: Sender, asked: list[None], clock: Clock) -> None:
+        for _ in range(9):
+            await sender.beat(delay_s=0)
+            clock.now += 0.25
+        assert len(asked) == 3
+
+    async def test_trusts_nothing_from_the_future(
+        self, sender: Sender, lease: Lease, clocks: RemoteClocks, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        # This machine was suspended, and its clock with it.
+        await sender.beat(delay_s=-30)
+        assert not lease.is_valid
+        sender.AHEAD += 30
+        await sender.beat(delay_s=0)
+        assert not lease.is_valid
+        clocks.learn(clock.now, sender.moment(clock.now))
+        await sender.beat(delay_s=0)
+        assert lease.is_valid
+
+
+class World:
+    """A state that changes, its sender, and a reader that hears and asks with any delay; the test knows all."""
+
+    def __init__(self, seed: int, clock: Clock) -> None:
+        self.rng = random.Random(seed)
+        self.clock = clock
+        self.sender = Sender(clock)
+        self.sender.is_old = seed % 5 == 0
+        self.clocks = RemoteClocks(clock)
+        self.lease = Lease(LEASE_S, clock)
+        self.cache: LeasedCache[str, str] = LeasedCache(self.lease, self._fetch, max_entries=2, clock=clock)
+        self.watch = Watch(
+            self.sender.open,
+            self._hear,
+            [self.cache],
+            self.lease,
+            as_of=lambda said: said.as_of,
+            clocks=self.clocks,
+            patience_s=60,
+        )
+        self.version = 0
+        # When the version after this one came.
+        self.ended_at: list[float] = []
+        self.as_of = clock.now
+        self.heard_as_of = float("-inf")
+        self.wire: deque[tuple[Said, float]] = deque()
+        self.wires = 0
+        self.unseen: list[asyncio.Event] = []
+        self.unanswered: list[asyncio.Event] = []
+        self.asked = 0
+        self.from_memory = 0
+
+    async def _fetch(self, key: str) -> str:
+        self.asked += 1
+        asked_at = self.clock.now
+        for events in (self.unseen, self.unanswered):
+            events.append(asyncio.Event())
+            await events[-1].wait()
+            if events is self.unseen:
+                state, seen_at = str(self.version), self.sender.moment(self.clock.now)
+        if not self.sender.is_old:
+            self.clocks.learn(asked_at, seen_at)
+        return state
+
+    def _hear(self, message: Said) -> None:
+        if message.changed != HEARTBEAT:
+            self.cache.forget(message.changed)
+
+    async def go_on(self) -> None:
+        """Let something happen."""
+        self.clock.now += 10 ** self.rng.uniform(-4, self.rng.choice((-1, -1, 0.5)))
+        match self.rng.choices(
+            ("change", "beat", "deliver", "break", "open", "see", "answer", "get"), (1, 5, 9, 0.2, 1, 6, 6, 9)
+        ):
+            case ["change"]:
+                self.version += 1
+                self.ended_at.append(self.clock.now)
+                self._say("ravi")
+            case ["beat"]:
+                self.as_of = self.clock.now
+                self._say(HEARTBEAT)
+            case ["deliver"]:
+                for _ in range(min(len(self.wire), self.rng.randrange(1, 6))):
+                    if self.wires == len(self.sender.opened):
+                        said, self.heard_as_of = self.wire.popleft()
+                        await self.sender.deliver(said)
+            case ["break"]:
+                self.sender.opens.clear()
+                await self.sender.deliver(None)
+            case ["open"] if not self.sender.opens.is_set():
+                self.sender.opens_in_s = self.rng.choice((0.0, 0.01, 3.0))
+                self.sender.opens.set()
+            case ["see"]:
+                self._release(self.unseen)
+            case ["answer"]:
+                self._release(self.unanswered)
+            case ["get"]:
+                await self._get()
+        await settle()
+        if self.wires < len(self.sender.opened) or not self.sender.opens.is_set():
+            # Whatever was on its way on the stream before is lost.
+            self.wires = len(self.sender.opened)
+            self.wire.clear()
+        assert self.lease.until <= self.heard_as_of + LEASE_S
+
+    def _say(self, changed: str) -> None:
+        if self.sender.opens.is_set():
+            self.wire.append((self.sender.message(self.as_of, changed), self.as_of))
+
+    def _release(self, events: list[asyncio.Event]) -> None:
+        if events:
+            events.pop(self.rng.randrange(len(events))).set()
+
+    async def _get(self) -> None:
+        asked = self.asked
+        getting = asyncio.create_task(self.cache.get("ravi", fresh=self.rng.random() < 0.1))
+        await settle()
+        if getting.done() and self.asked == asked:
+            self.from_memory += 1
+            version = int(getting.result() or 0)
+            assert version == self.version or self.ended_at[version] > self.clock.now - LEASE_S
+        getting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_never_answers_from_memory_what_is_over_for_longer_than_a_lease(
+    seed: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leased_cache, "SHORTEST_PAUSE_S", 0.0)
+    world = World(seed, clock)
+    running = asyncio.create_task(world.watch.run())
+    await world.sender.wait_for(1)
+    for _ in range(600):
+        await world.go_on()
+    running.cancel()
+    await asyncio.wait([running])
+    assert world.from_memory > 10 or world.sender.is_old

@@ -44,26 +44,37 @@ Global___GetUserStateRequest: _TypeAlias = GetUserStateRequest  # noqa: Y015
 
 @_typing.final
 class GetUserStateResponse(_message.Message):
-    """What decides on a user's rights; empty when there is no such user."""
+    """What decides on a user's rights; without a state when there is no such user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    SEEN_AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def state(self) -> Global___UserState:
         """The state, unset when there is no such user."""
+
+    @_builtins.property
+    def seen_at(self) -> Global___ReplicaMoment:
+        """When the question was seen."""
 
     def __init__(
         self,
         *,
         state: Global___UserState | None = ...,
+        seen_at: Global___ReplicaMoment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_state", b"_state", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at", "_state", b"_state", "seen_at", b"seen_at", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_state", b"_state", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at", "_state", b"_state", "seen_at", b"seen_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seen_at: _TypeAlias = _typing.Literal["seen_at"]  # noqa: Y015
+    _WhichOneofArgType__seen_at: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at"]  # noqa: Y015
     _WhichOneofReturnType__state: _TypeAlias = _typing.Literal["state"]  # noqa: Y015
     _WhichOneofArgType__state: _TypeAlias = _typing.Literal["_state", b"_state"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seen_at) -> _WhichOneofReturnType__seen_at | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__state) -> _WhichOneofReturnType__state | None: ...
 
 Global___GetUserStateResponse: _TypeAlias = GetUserStateResponse  # noqa: Y015
@@ -138,26 +149,37 @@ Global___ResolveApiKeyRequest: _TypeAlias = ResolveApiKeyRequest  # noqa: Y015
 
 @_typing.final
 class ResolveApiKeyResponse(_message.Message):
-    """The key of a secret; empty when there is no such key."""
+    """The key of a secret; without a state when there is no such key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    SEEN_AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def state(self) -> Global___ApiKeyState:
         """The state, unset when there is no such key."""
+
+    @_builtins.property
+    def seen_at(self) -> Global___ReplicaMoment:
+        """When the question was seen."""
 
     def __init__(
         self,
         *,
         state: Global___ApiKeyState | None = ...,
+        seen_at: Global___ReplicaMoment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_state", b"_state", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at", "_state", b"_state", "seen_at", b"seen_at", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_state", b"_state", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at", "_state", b"_state", "seen_at", b"seen_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seen_at: _TypeAlias = _typing.Literal["seen_at"]  # noqa: Y015
+    _WhichOneofArgType__seen_at: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at"]  # noqa: Y015
     _WhichOneofReturnType__state: _TypeAlias = _typing.Literal["state"]  # noqa: Y015
     _WhichOneofArgType__state: _TypeAlias = _typing.Literal["_state", b"_state"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seen_at) -> _WhichOneofReturnType__seen_at | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__state) -> _WhichOneofReturnType__state | None: ...
 
 Global___ResolveApiKeyResponse: _TypeAlias = ResolveApiKeyResponse  # noqa: Y015
@@ -205,6 +227,32 @@ class ApiKeyState(_message.Message):
 Global___ApiKeyState: _TypeAlias = ApiKeyState  # noqa: Y015
 
 @_typing.final
+class ReplicaMoment(_message.Message):
+    """A moment on the clock of one replica, which no other clock agrees with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    CLOCK_US_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.str
+    """Which process says so; after a restart it is another one."""
+    clock_us: _builtins.int
+    """Whole microseconds that have passed on its clock, which is never set."""
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.str = ...,
+        clock_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_us", b"clock_us", "replica_id", b"replica_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaMoment: _TypeAlias = ReplicaMoment  # noqa: Y015
+
+@_typing.final
 class WatchLiveStateRequest(_message.Message):
     """Asks for the stream."""
 
@@ -232,6 +280,7 @@ class WatchLiveStateResponse(_message.Message):
     PLATFORM_ID_FIELD_NUMBER: _builtins.int
     EVERYTHING_FIELD_NUMBER: _builtins.int
     AS_OF_US_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Forget this user's state."""
     key_id: _builtins.str
@@ -244,6 +293,10 @@ class WatchLiveStateResponse(_message.Message):
     """The moment as of which the stream is complete: what was committed before it has been said by now.
     In microseconds on the sender's clock since the stream was opened; below 0 when the moment was before that.
     """
+    @_builtins.property
+    def as_of(self) -> Global___ReplicaMoment:
+        """The same moment on the sender's clock itself. What it is on the reader's the answers to questions tell."""
+
     def __init__(
         self,
         *,
@@ -252,15 +305,20 @@ class WatchLiveStateResponse(_message.Message):
         platform_id: _builtins.str = ...,
         everything: _builtins.bool = ...,
         as_of_us: _builtins.int | None = ...,
+        as_of: Global___ReplicaMoment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of_us", b"_as_of_us", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_as_of_us", b"_as_of_us", "as_of", b"as_of", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of_us", b"_as_of_us", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_as_of_us", b"_as_of_us", "as_of", b"as_of", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__as_of: _TypeAlias = _typing.Literal["as_of"]  # noqa: Y015
+    _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015
     _WhichOneofReturnType__as_of_us: _TypeAlias = _typing.Literal["as_of_us"]  # noqa: Y015
     _WhichOneofArgType__as_of_us: _TypeAlias = _typing.Literal["_as_of_us", b"_as_of_us"]  # noqa: Y015
     _WhichOneofReturnType_changed: _TypeAlias = _typing.Literal["user_id", "key_id", "platform_id", "everything"]  # noqa: Y015
     _WhichOneofArgType_changed: _TypeAlias = _typing.Literal["changed", b"changed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of) -> _WhichOneofReturnType__as_of | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of_us) -> _WhichOneofReturnType__as_of_us | None: ...
     @_typing.overload

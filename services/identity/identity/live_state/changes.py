@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from uuid import uuid4
 
 import psycopg
 from psycopg import sql
 
-from aarokya.identity.v1.live_state_service_pb2 import WatchLiveStateResponse
+from aarokya.identity.v1.live_state_service_pb2 import ReplicaMoment, WatchLiveStateResponse
 from identity.live_state.repository import CHANNEL
 from servicekit.background import repeat
 from servicekit.database import Connection, cut_off_after
@@ -26,11 +27,13 @@ class LiveStateChanges:
     A heartbeat is a round trip to the database: whatever was committed before has been passed on by then. So whenever
     the database, the connection or this process stands still, all the streams fall silent.
     How late a message arrives its reader can't see, so each tells as of when it speaks: the beginning of the last
-    round trip that was completed.
+    round trip that was completed. It does so on this replica's clock, which readers learn to read from the answers to
+    their questions, as these tell when they were seen; and from the opening of the stream, which is a question too.
     """
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
+        self._replica_id = uuid4().hex
         self._streams: set[asyncio.Queue[tuple[WatchLiveStateResponse, float]]] = set()
         self._as_of = 0.0
         self._was_heard = asyncio.Event()
@@ -48,20 +51,28 @@ class LiveStateChanges:
         """Return when the database was heard once: before, streams would stay silent."""
         await self._was_heard.wait()
 
+    def now(self) -> ReplicaMoment:
+        """Return this moment on the clock by which streams tell as of when they speak."""
+        return self._moment(time.monotonic())
+
     async def watch(self) -> AsyncGenerator[WatchLiveStateResponse, None]:
         """Yield what must be forgotten from now on, and heartbeats while the database is heard."""
         # Not before the reader asked for the stream, so the reader may take its asking for this moment.
-        opened_at = time.monotonic()
+        opened_us = self.now().clock_us + 1
         stream: asyncio.Queue[tuple[WatchLiveStateResponse, float]] = asyncio.Queue()
         self._streams.add(stream)
         try:
             while True:
                 said, as_of = await stream.get()
-                message = WatchLiveStateResponse(as_of_us=int((as_of - opened_at) * 1_000_000))
+                moment = self._moment(as_of)
+                message = WatchLiveStateResponse(as_of_us=moment.clock_us - opened_us, as_of=moment)
                 message.MergeFrom(said)
                 yield message
         finally:
             self._streams.discard(stream)
+
+    def _moment(self, clock: float) -> ReplicaMoment:
+        return ReplicaMoment(replica_id=self._replica_id, clock_us=int(clock * 1_000_000))
 
     async def _listen(self) -> None:
         connection = await psycopg.AsyncConnection.connect(

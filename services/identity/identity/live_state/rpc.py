@@ -37,18 +37,20 @@ class LiveStateRpc(LiveStateServiceServicer):
 
     @allow_peers(GATEWAY, "records")
     async def GetUserState(self, request: pb.GetUserStateRequest, context: Context) -> pb.GetUserStateResponse:
+        seen_at = self._changes.now()
         async with self._database.transaction(system_call(SERVICE)) as tx:
-            return pb.GetUserStateResponse(state=await find_user_state(tx, UUID(request.user_id)))
+            return pb.GetUserStateResponse(state=await find_user_state(tx, UUID(request.user_id)), seen_at=seen_at)
 
     @allow_peers(GATEWAY)
     async def ResolveApiKey(self, request: pb.ResolveApiKeyRequest, context: Context) -> pb.ResolveApiKeyResponse:
+        seen_at = self._changes.now()
         secret_hash = self._keys.hash_secret(request.secret)
         # Nobody is known yet, so the policies open just the rows of the presented secret.
         presented = {PRESENTED_HASH: secret_hash.hex()}
         async with self._database.transaction(system_call(SERVICE), presented=presented) as tx:
             found = await find_key_state(tx, secret_hash)
         if found is None:
-            return pb.ResolveApiKeyResponse()
+            return pb.ResolveApiKeyResponse(seen_at=seen_at)
         if found.needs_noting:
             try:
                 async with self._database.transaction(system_call(SERVICE)) as tx:
@@ -56,7 +58,7 @@ class LiveStateRpc(LiveStateServiceServicer):
             except Refusal as refusal:
                 # When a key was used last is worth less than that it works.
                 log.warning("use of a key is not noted", key_id=found.state.key_id, code=refusal.code)
-        return pb.ResolveApiKeyResponse(state=found.state)
+        return pb.ResolveApiKeyResponse(state=found.state, seen_at=seen_at)
 
     @allow_peers(GATEWAY, "records")
     async def WatchLiveState(

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from aarokya.identity.v1.live_state_service_pb2 import WatchLiveStateResponse
+from aarokya.identity.v1.live_state_service_pb2 import ReplicaMoment, WatchLiveStateResponse
 from deploy.postgres import temporary_cluster
 from identity.live_state import changes as changes_module
 from identity.live_state.changes import LiveStateChanges
@@ -26,19 +26,27 @@ EVERYTHING = WatchLiveStateResponse(everything=True)
 LISTENER = "application_name = 'identity live state' AND pid <> ALL (%s)"
 
 
+def without_time(message: WatchLiveStateResponse) -> None:
+    """Take out of a message as of when it speaks."""
+    for field in ("as_of_us", "as_of"):
+        message.ClearField(field)
+
+
 class Stream:
     """One reader's stream, read in the background."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[float, WatchLiveStateResponse]] = []
         self.as_of: list[int] = []
+        self.moments: list[ReplicaMoment] = []
         self._more = asyncio.Event()
 
     async def read(self, changes: LiveStateChanges) -> None:
         async with aclosing(changes.watch()) as messages:
             async for message in messages:
                 self.as_of.append(message.as_of_us)
-                message.ClearField("as_of_us")
+                self.moments.append(message.as_of)
+                without_time(message)
                 self.heard.append((time.monotonic(), message))
                 self._more.set()
 
@@ -188,8 +196,22 @@ class TestWatch:
             # The first four gave way to one that says it all.
             heard = [await waiting, await anext(slow)]
             for message in heard:
-                message.ClearField("as_of_us")
+                without_time(message)
             assert heard == [EVERYTHING, sent[4]]
+
+    async def test_tells_as_of_when_it_speaks_in_two_ways(self, changes: LiveStateChanges) -> None:
+        before, stream = changes.now(), Stream()
+        async with running(stream.read(changes)):
+            opening = changes.now()
+            await stream.until(HEARTBEAT)
+            await stream.until(HEARTBEAT)
+        assert {moment.replica_id for moment in stream.moments} == {before.replica_id}
+        [opened_us] = {moment.clock_us - us for moment, us in zip(stream.moments, stream.as_of, strict=True)}
+        assert before.clock_us <= opened_us <= opening.clock_us + 1
+        assert stream.moments[-1].clock_us <= changes.now().clock_us
+
+    def test_every_process_has_a_clock_of_its_own(self) -> None:
+        assert LiveStateChanges("").now().replica_id != LiveStateChanges("").now().replica_id
 
     async def test_tells_as_of_when_it_speaks(self, stream: Stream, listener_pid: int) -> None:
         assert stream.as_of == sorted(stream.as_of)

@@ -30,7 +30,8 @@ from aarokya.identity.v1.user_pb2 import UserStatus
 from aarokya.identity.v1.user_service_pb2 import DeactivateUserRequest, ReactivateUserRequest
 from servicekit.caller import Call, Caller, CallerType, system_call
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state
+from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state, read_as_of
+from servicekit.remote_clock import RemoteClocks
 
 ADMIN = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1")
 GATEWAY = system_call("gateway")
@@ -229,25 +230,35 @@ class Watched:
         self.identity = identity
         self.heard: list[WatchLiveStateResponse] = []
         self.asked = 0
+        self.replica_id = ""
         self.lease = Lease()
         self.users: LeasedCache[str, UserState] = LeasedCache(
             self.lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=100
         )
-        self.watch = Watch(self._open, self._hear, [self.users], self.lease)
+        self.clocks = RemoteClocks()
+        self.watch = Watch(
+            self._open, self._hear, [self.users], self.lease, as_of=read_as_of, clocks=self.clocks, ask=self._ask
+        )
 
     async def _fetch(self, user_id: str) -> UserState | None:
         self.asked += 1
         request = GetUserStateRequest(user_id=user_id)
-        response = await ask_for_state(self.identity.live_state.GetUserState, request, GATEWAY)
+        response = await ask_for_state(self.identity.live_state.GetUserState, request, GATEWAY, self.clocks)
         return response.state if response.HasField("state") else None
+
+    async def _ask(self) -> None:
+        await self._fetch(str(UUID(int=0)))
 
     def _open(self) -> Any:
         return self.identity.live_state.WatchLiveState(WatchLiveStateRequest(), metadata=said_by(GATEWAY))
 
     def _hear(self, message: WatchLiveStateResponse) -> None:
-        assert message.HasField("as_of_us")
-        message.ClearField("as_of_us")
-        self.heard.append(message)
+        told = WatchLiveStateResponse()
+        told.CopyFrom(message)
+        told.ClearField("as_of_us")
+        told.ClearField("as_of")
+        self.replica_id = message.as_of.replica_id
+        self.heard.append(told)
         match message.WhichOneof("changed"):
             case "user_id":
                 self.users.forget(message.user_id)
@@ -268,6 +279,32 @@ class Watched:
             while await self.users.get(state.user_id) == state:  # noqa: ASYNC110  # what is measured is the answer
                 await asyncio.sleep(0.001)
         return time.monotonic() - began
+
+
+class TestSeenAt:
+    async def test_is_told_with_every_answer(self, identity: Any) -> None:
+        key = await identity.create_key(await identity.create_platform())
+        stub = identity.live_state
+        asked = [
+            (stub.GetUserState, GetUserStateRequest(user_id=str(uuid4()))),
+            (stub.ResolveApiKey, ResolveApiKeyRequest(secret=key.secret)),
+            (stub.ResolveApiKey, ResolveApiKeyRequest(secret=key.secret[:-1])),
+        ]
+        told = [(await rpc(request, metadata=said_by(GATEWAY), timeout=5)).seen_at for rpc, request in asked]
+        assert len({moment.replica_id for moment in told}) == 1
+        assert told[0].replica_id
+        assert told[0].clock_us < told[1].clock_us < told[2].clock_us
+
+    async def test_is_by_the_clock_of_the_stream(self, identity: Any) -> None:
+        watched = Watched(identity)
+        running = asyncio.create_task(watched.watch.run())
+        await watched.until_valid()
+        asked_at = time.monotonic()
+        assert watched.clocks.age(watched.replica_id) > 0
+        await watched.users.get(str(uuid4()))
+        assert watched.clocks.age(watched.replica_id) < time.monotonic() - asked_at
+        running.cancel()
+        await asyncio.wait([running])
 
 
 class TestWatchLiveState:

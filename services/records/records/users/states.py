@@ -15,10 +15,13 @@ from aarokya.identity.v1.user_pb2 import UserStatus
 from records.models import SERVICE
 from records.users.errors import UserUnknown, WrongUserStatus
 from servicekit.caller import METADATA_KEY, Call, system_call
-from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state
+from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state, read_as_of
+from servicekit.remote_clock import RemoteClocks
 
 MOST_USERS = 50_000
 CALL = system_call(SERVICE)
+# Is nobody's id; an answer about it is as good as any to learn of identity's clock.
+NOBODY = str(UUID(int=0))
 
 
 class UserStates:
@@ -26,11 +29,20 @@ class UserStates:
 
     def __init__(self, identity: grpc.aio.Channel) -> None:
         self._stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(identity)
+        self._clocks = RemoteClocks()
         lease = Lease()
         self._users: LeasedCache[str, UserState] = LeasedCache(
             lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=MOST_USERS
         )
-        self._watch = Watch(self._open_stream, self._hear, (self._users,), lease, as_of=_as_of)
+        self._watch = Watch(
+            self._open_stream,
+            self._hear,
+            (self._users,),
+            lease,
+            as_of=read_as_of,
+            clocks=self._clocks,
+            ask=lambda: self._fetch(NOBODY),
+        )
 
     async def run(self) -> None:
         """Listen to identity until cancelled. Before and without it, identity is asked every time."""
@@ -67,7 +79,8 @@ class UserStates:
             _visible(call, await self._users.get(str(user_id)))
 
     async def _fetch(self, user_id: str) -> UserState | None:
-        response = await ask_for_state(self._stub.GetUserState, GetUserStateRequest(user_id=user_id), CALL)
+        request = GetUserStateRequest(user_id=user_id)
+        response = await ask_for_state(self._stub.GetUserState, request, CALL, self._clocks)
         return response.state if response.HasField("state") else None
 
     def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:
@@ -87,10 +100,6 @@ def require_active(state: UserState) -> None:
     """Refuse with `WrongUserStatus` unless the user is active."""
     if state.status != UserStatus.USER_STATUS_ACTIVE:
         raise WrongUserStatus
-
-
-def _as_of(message: WatchLiveStateResponse) -> float | None:
-    return message.as_of_us / 1_000_000 if message.HasField("as_of_us") else None
 
 
 def _is_own(call: Call, user_id: UUID) -> bool:
