@@ -45,7 +45,8 @@ SESSION_OPTIONS = " ".join(
     }.items()
 )
 
-_BEGIN = "BEGIN; SELECT now(), "
+# A former primary may go on answering those who are connected to it, and knows nothing of what is written elsewhere.
+_BEGIN = "BEGIN; SELECT now(), current_setting('transaction_read_only'), "
 
 log = structlog.get_logger()
 
@@ -230,18 +231,24 @@ async def _open_scope(driver: Connection, scope: bytes) -> datetime:
         cursor.nextset()
         row = await cursor.fetchone()
     assert row is not None
-    now = row[0]
+    now, is_read_only = row[:2]
     assert isinstance(now, datetime)
+    if is_read_only != "off":
+        await driver.close()
+        raise psycopg.OperationalError("the server takes no writes")
     return now.astimezone(UTC)
 
 
 async def _end(connection: AsyncConnection, driver: Connection, statement: bytes) -> None:
     """Commit or roll back; a connection that cannot do either is thrown away, which rolls back too."""
     try:
-        await driver.execute(statement, prepare=False)
+        cursor = await driver.execute(statement, prepare=False)
     except BaseException:
         await connection.invalidate()
         raise
+    if cursor.statusmessage != statement.decode():
+        # PostgreSQL answers so when an error has ended the transaction before, and somebody has swallowed that.
+        raise RuntimeError(f"the transaction ended with {cursor.statusmessage}")
 
 
 async def _driver(connection: AsyncConnection) -> Connection:

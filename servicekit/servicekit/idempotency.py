@@ -58,7 +58,10 @@ class OnceOnly:
         self._table = table
         self._data_keys = data_keys
         self._hashes = hashes
-        self._find = QuickStatement(select(table).where(table.c.scope == bindparam("scope", type_=LargeBinary)))
+        # Locked, so that a repeated answer waits for the standbys as the first one did: a commit that was given up
+        # while it waited for one is seen by all, and lost when that one takes over.
+        found = select(table).where(table.c.scope == bindparam("scope", type_=LargeBinary))
+        self._find = QuickStatement(found.with_for_update(read=True))
         self._insert = QuickStatement(insert(table), table.c.keys())
 
     async def once(

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from servicekit.database import WAITING_FOR_EACH, Database
 from servicekit.errors import NotFound, ServiceAway, ServiceBusy
@@ -79,6 +81,32 @@ async def test_a_server_that_became_a_standby_is_refused_as_away_and_left(kit, b
     async with database.transaction(kit.worker) as tx:
         await kit.audit_log.record(tx, "note.change", "note", "n-1")
     await database.close()
+
+
+async def test_a_former_primary_is_not_read_from(kit):
+    database = Database(kit.runtime_dsn, "kit", pool_size=2)
+    async with database.transaction(kit.worker) as tx:
+        # Fenced without an end to its sessions, as by a setting or a proxy.
+        await tx.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+    async with database.transaction(kit.worker) as tx:
+        assert (await tx.execute(text("SHOW transaction_read_only"))).scalar_one() == "off"
+    with kit.superuser() as connection:
+        connection.execute(f"ALTER DATABASE {kit.database_name} SET default_transaction_read_only = on")
+    kill_sessions(kit)
+    with pytest.raises(ServiceAway):
+        async with database.transaction(kit.worker):
+            pass
+    await database.close()
+
+
+async def test_an_error_that_was_swallowed_is_no_success(kit):
+    async def work() -> None:
+        async with kit.database.transaction(kit.worker) as tx:
+            with suppress(ProgrammingError):
+                await tx.execute(text("SELECT nothing FROM nowhere"))
+
+    with pytest.raises(RuntimeError, match="ROLLBACK"):
+        await work()
 
 
 @pytest.mark.parametrize("asks_again", [True, False])

@@ -79,6 +79,7 @@ class LiveStateChanges:
             self._dsn, autocommit=True, connect_timeout=2, application_name="identity live state"
         )
         async with connection:
+            await _require_primary(connection)
             self._as_of = time.monotonic()
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             # What was announced while nobody listened is not known.
@@ -86,7 +87,7 @@ class LiveStateChanges:
             while True:
                 asked_at = time.monotonic()
                 with cut_off_after(ANSWER_S, connection):
-                    await connection.execute("SELECT 1")
+                    await _require_primary(connection)
                 # What came together with the answer goes before the heartbeat.
                 await self._pass_on(connection, 0)
                 self._as_of = asked_at
@@ -106,6 +107,17 @@ class LiveStateChanges:
                 while not stream.empty():
                     stream.get_nowait()
                 stream.put_nowait((WatchLiveStateResponse(everything=True), self._as_of))
+
+
+async def _require_primary(connection: Connection) -> None:
+    """Ask the server whether it takes writes.
+
+    Raises:
+        psycopg.OperationalError: it does not, so that changes are committed elsewhere and never heard here.
+    """
+    cursor = await connection.execute("SELECT current_setting('transaction_read_only')")
+    if await cursor.fetchone() != ("off",):
+        raise psycopg.OperationalError("the server takes no writes")
 
 
 def _to_message(payload: str) -> WatchLiveStateResponse:

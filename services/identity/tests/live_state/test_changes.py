@@ -125,6 +125,25 @@ def listener_pid(identity_database: Any, stream: Stream, others: list[int]) -> i
     return int(row[0])
 
 
+async def test_hears_nothing_from_a_server_that_takes_no_writes(
+    identity_database: Any, stream: Stream, listener_pid: int
+) -> None:
+    """Such as a former primary, whose sessions go on: what narrows rights is committed elsewhere."""
+    setting = "SET default_transaction_read_only = on"
+    with identity_database.superuser() as connection:
+        database = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {database} {setting}")
+        try:
+            connection.execute("SELECT pg_terminate_backend(%s)", (listener_pid,))
+            await asyncio.sleep(0.5)
+            heard = len(stream.heard)
+            await asyncio.sleep(1)
+            assert len(stream.heard) == heard
+        finally:
+            connection.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+    await stream.until(HEARTBEAT)
+
+
 class TestWatch:
     async def test_hears_what_is_announced_in_order(self, stream: Stream, database: Database) -> None:
         user_id, key_id, platform_id = uuid4(), uuid4(), uuid4()

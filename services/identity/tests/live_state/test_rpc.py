@@ -233,7 +233,7 @@ class Watched:
         self.replica_id = ""
         self.lease = Lease()
         self.users: LeasedCache[str, UserState] = LeasedCache(
-            self.lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=100
+            self.lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=100, max_age_s=60.0
         )
         self.clocks = RemoteClocks()
         self.watch = Watch(

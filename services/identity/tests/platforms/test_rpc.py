@@ -24,6 +24,22 @@ class TestCreatePlatform:
         assert (await again).platform == platform
         assert await identity.was_replayed(again)
 
+    async def test_waits_for_standbys_when_it_is_repeated_too(self, identity: Any, identity_database: Any) -> None:
+        """Only a transaction that has left something in the log waits for them: the lock of the remembered answer."""
+        call = identity.with_key(identity.admin)
+        request = pb.CreatePlatformRequest(platform=Platform(name=f"Once {uuid4()}"))
+
+        def locked_by() -> int:
+            with identity_database.superuser() as connection:
+                query = "SELECT xmax::text::bigint FROM idempotency_keys WHERE scope = %s"
+                (row,) = connection.execute(query, (call.idempotency.scope,)).fetchall()
+            return int(row[0])
+
+        await identity.platforms.CreatePlatform(request, metadata=identity.said_by(call))
+        assert locked_by() == 0
+        await identity.platforms.CreatePlatform(request, metadata=identity.said_by(call))
+        assert locked_by() > 0
+
     async def test_refuses_a_key_that_comes_back_with_another_body(self, identity: Any) -> None:
         call = identity.with_key(identity.admin)
         request = pb.CreatePlatformRequest(platform=Platform(name=f"Once {uuid4()}"))
