@@ -24,7 +24,7 @@ That is also worth something: what forgets everything whenever it is late asks m
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from contextlib import aclosing
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
@@ -60,6 +60,8 @@ MOST_FETCHES = 3
 # A replica that hangs is given up soon, and the second question goes to the next replica.
 QUESTION_S = 0.75
 QUESTIONS = 2
+# An answer that was in time may have to wait for a turn of the event loop.
+HANDLING_S = 0.1
 
 # A state that is not there by then is of no use to whoever waits for it.
 LONGEST_FILL_S = 2 * QUESTIONS * QUESTION_S
@@ -187,7 +189,7 @@ class LeasedCache(Generic[Question, State]):
         key_of: Callable[[Question], Hashable] = lambda question: cast(Hashable, question),
         tags_of: Callable[[State], tuple[Hashable, ...]] = lambda state: (),
         max_entries: int,
-        max_age_s: float = float("inf"),
+        max_age_s: float,
         clock: Clock = time.monotonic,
     ) -> None:
         """Make an empty cache.
@@ -209,6 +211,8 @@ class LeasedCache(Generic[Question, State]):
         self._max_age_s = max_age_s
         self._clock = clock
         self._entries: OrderedDict[Hashable, _Entry[State]] = OrderedDict()
+        # When states are too old to be used, in the order in which they were stored.
+        self._ageing: deque[tuple[float, Hashable]] = deque()
         self._keys_by_tag: dict[Hashable, set[Hashable]] = {}
         self._fills: dict[Hashable, _Fill[State]] = {}
         # Those of a key that were overtaken by a fresh one are no longer in `_fills` but run on.
@@ -302,9 +306,20 @@ class LeasedCache(Generic[Question, State]):
         self._drop(key)
         while len(self._entries) >= self._max_entries:
             self._drop(next(iter(self._entries)))
-        self._entries[key] = _Entry(state, tags, self._clock() + self._max_age_s)
+        now = self._clock()
+        self._entries[key] = _Entry(state, tags, now + self._max_age_s)
+        self._drop_aged(now)
+        self._ageing.append((now + self._max_age_s, key))
         for tag in tags:
             self._keys_by_tag.setdefault(tag, set()).add(key)
+
+    def _drop_aged(self, now: float) -> None:
+        """Drop what is too old to be used; else callers who never come back would fill the memory."""
+        while self._ageing and self._ageing[0][0] <= now:
+            aged_at, key = self._ageing.popleft()
+            entry = self._entries.get(key)
+            if entry is not None and entry.usable_until == aged_at:
+                self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
         entry = self._entries.pop(key, None)
@@ -532,5 +547,9 @@ async def ask_for_state(
         else:
             if response.HasField("seen_at"):
                 clocks.learn(asked_at, response.seen_at)
-            return response
+            # A process that stood still may find the answer there, as old as it is, before the deadline fires.
+            if clocks.now() - asked_at <= QUESTION_S + HANDLING_S:
+                return response
+            if is_last:
+                raise ServiceAway
     raise AssertionError("the last question returns or raises")

@@ -160,6 +160,18 @@ class TestGet:
         service.states["nobody"] = "active@p1"
         assert await cache.get("nobody") == "active@p1"
 
+    async def test_keeps_nothing_that_is_too_old(
+        self, new_cache: Callable[..., LeasedCache[str, str]], lease: Lease, clock: Clock
+    ) -> None:
+        cache = new_cache(max_age_s=30.0)
+        for number in range(20):
+            lease.renew()
+            await cache.get(f"driver {number}")
+            await cache.get("driver 0")
+            clock.now += 10
+        # Those of the last 30 s, and who was asked for all the time.
+        assert len(cache) <= 5
+
     async def test_drops_what_was_used_longest_ago(
         self, new_cache: Callable[..., LeasedCache[str, str]], service: Service
     ) -> None:
@@ -170,7 +182,7 @@ class TestGet:
         assert len(cache) == 2
 
     async def test_remembers_by_what_stands_for_the_question(self, service: Service, lease: Lease) -> None:
-        cache = LeasedCache(lease, service.fetch, key_of=lambda question: hash(question), max_entries=2)
+        cache = LeasedCache(lease, service.fetch, key_of=lambda question: hash(question), max_entries=2, max_age_s=30.0)
         service.states["secret"] = "state"
         await cache.get("secret")
         assert "secret" not in repr(cache._entries)
@@ -309,7 +321,7 @@ class TestForget:
             cache.forget(key)
             return await service.fetch(key)
 
-        cache = LeasedCache(lease, fetch, max_entries=2)
+        cache = LeasedCache(lease, fetch, max_entries=2, max_age_s=30.0)
         with pytest.raises(ServiceAway):
             await cache.get("ravi")
         assert len(service.asked) == leased_cache.MOST_FETCHES
@@ -813,7 +825,9 @@ class World:
         self.sender.is_old = seed % 5 == 0
         self.clocks = RemoteClocks(clock)
         self.lease = Lease(LEASE_S, clock)
-        self.cache: LeasedCache[str, str] = LeasedCache(self.lease, self._fetch, max_entries=2, clock=clock)
+        self.cache: LeasedCache[str, str] = LeasedCache(
+            self.lease, self._fetch, max_entries=2, max_age_s=30.0, clock=clock
+        )
         self.watch = Watch(
             self.sender.open,
             self._hear,

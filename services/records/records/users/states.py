@@ -19,6 +19,8 @@ from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state, re
 from servicekit.remote_clock import RemoteClocks
 
 MOST_USERS = 50_000
+# What is heard narrows rights at once. This bounds how long anything else about a user may be out of date.
+USERS_USED_FOR_S = 60.0
 CALL = system_call(SERVICE)
 # Is nobody's id; an answer about it is as good as any to learn of identity's clock.
 NOBODY = str(UUID(int=0))
@@ -32,7 +34,11 @@ class UserStates:
         self._clocks = RemoteClocks()
         lease = Lease()
         self._users: LeasedCache[str, UserState] = LeasedCache(
-            lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=MOST_USERS
+            lease,
+            self._fetch,
+            tags_of=lambda state: (state.platform_id,),
+            max_entries=MOST_USERS,
+            max_age_s=USERS_USED_FOR_S,
         )
         self._watch = Watch(
             self._open_stream,
