@@ -7,8 +7,9 @@ at everything else in between; the others wait in a line.
 
 When to refuse is CoDel's rule (RFC 8289). A crowd makes the loop late and the line long, but is soon through, and
 nobody is refused for it. When one of the two was later than `TARGET_S` all the time for `INTERVAL_S`, the gateway does
-not catch up by itself: from then on, and for `WARY_S` after that, whoever comes while it is late is refused. The same
-holds when a service had no room for somebody who was let in; then those in line have waited in vain, too.
+not catch up by itself: from then on, and for `WARY_S` after that, whoever comes while it is late is refused, and longer
+while that happens to many. The same holds when a service had no room for somebody who was let in; then those in line
+have waited in vain, too.
 """
 
 import asyncio
@@ -22,6 +23,10 @@ TICK_S = 0.01
 TARGET_S = 0.04
 INTERVAL_S = 0.5
 WARY_S = 5.0
+# While more than this share of the requests of a second is refused, the overload lasts.
+LASTING_SHARE = 0.1
+WINDOW_S = 1.0
+NEVER = float("-inf")
 # To begin one takes somewhat less than a millisecond.
 BEGUN_IN_A_TURN = 16
 # For so long without a request nothing is measured any more.
@@ -33,23 +38,41 @@ class Overload:
 
     def __init__(self) -> None:
         self._late_since: float | None = None
-        self._wary_until = float("-inf")
+        self._noted_at = NEVER
+        self._wary_until = NEVER
+        # How many requests came in this window, how many of them were refused, and when the next one begins.
+        self._came = 0
+        self._refused = 0
+        self._window_ends = NEVER
 
-    def note(self, lateness: float, now: float) -> bool:
-        """Take in how late everything is at a time, and say whether a request that comes now is one too many."""
+    def note(self, lateness: float, now: float) -> None:
+        """Take in how late everything is at a time."""
+        is_measured = now - self._noted_at < INTERVAL_S
+        self._noted_at = now
         if lateness <= TARGET_S:
             self._late_since = None
-            return False
-        if self._late_since is None:
+        elif self._late_since is None or not is_measured:
             self._late_since = now
-        if now >= self._wary_until and now - self._late_since < INTERVAL_S:
-            return False
-        self.beware(now)
-        return True
+        elif now - self._late_since >= INTERVAL_S:
+            self.beware(now)
+
+    def refuses(self, lateness: float, now: float) -> bool:
+        """Take in how late everything is when a request comes, and return whether that is one too many."""
+        self.note(lateness, now)
+        is_one_too_many = lateness > TARGET_S and now < self._wary_until
+        if now >= self._window_ends:
+            # A moment's lateness, which every process has now and then, must not keep it wary for ever.
+            if self._refused > LASTING_SHARE * self._came:
+                self.beware(self._window_ends)
+            self._came = self._refused = 0
+            self._window_ends = now + WINDOW_S
+        self._came += 1
+        self._refused += is_one_too_many
+        return is_one_too_many
 
     def beware(self, now: float) -> None:
         """Allow for no crowd for a while."""
-        self._wary_until = now + WARY_S
+        self._wary_until = max(self._wary_until, now + WARY_S)
 
 
 class Door:
@@ -77,7 +100,7 @@ class Door:
             self._begun = 0
             self._line.clear()
             self._wait(now)
-        return self._overload.note(self._late(now), now)
+        return self._overload.refuses(self._late(now), now)
 
     def beware(self) -> None:
         """Take in that a service had no room for a request that was let in, and refuse who has waited for long."""

@@ -40,8 +40,8 @@ NO_SUCH_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-114", "RQ-115")
 BODY_CODES = ("RQ-102", "RQ-105", "RQ-106", "RQ-116")
 KEY_CODES = ("RQ-108", "RQ-109")
-# After so long, in seconds, what a caller may do is looked up again: somebody who sends a body slowly must not outlive
-# a revocation.
+# After so long, in seconds, what a caller may do is looked up again: somebody who sends a body slowly, or was let in
+# slowly, must not outlive a revocation.
 BELIEVED_S = 0.25
 
 
@@ -95,9 +95,8 @@ class GuardedRoute(APIRoute):
             }
             value = None
             if body is not None or reads_own_body:
-                asked = clock()
                 value = await _read_json(request)
-                if guard is not PUBLIC and clock() - asked > BELIEVED_S:
+                if guard is not PUBLIC and clock() - began > BELIEVED_S:
                     await gatekeeper.admit_still(guard, request, template)
             if body is not None:
                 name, shape = body

@@ -25,14 +25,14 @@ def clock() -> Clock:
 
 def note_for(overload: Overload, lateness: float, seconds: float, began: float) -> list[bool]:
     """Tell the same lateness for a time, and return whether somebody who came then was one too many."""
-    return [overload.note(lateness, began + step * TICK_S) for step in range(round(seconds / TICK_S))]
+    return [overload.refuses(lateness, began + step * TICK_S) for step in range(round(seconds / TICK_S))]
 
 
 class TestOverload:
     def test_lets_a_crowd_in_that_is_soon_through(self):
         overload = Overload()
         assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, 0))
-        assert not overload.note(TARGET_S, 0.95 * INTERVAL_S)
+        assert not overload.refuses(TARGET_S, 0.95 * INTERVAL_S)
         assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, INTERVAL_S))
 
     def test_refuses_once_it_was_late_all_the_time(self):
@@ -44,20 +44,43 @@ class TestOverload:
     def test_refuses_at_once_who_comes_late_soon_after(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        assert not overload.note(TARGET_S, 2 * INTERVAL_S)
-        assert overload.note(LATE, 2 * INTERVAL_S + 0.9 * WARY_S)
+        assert not overload.refuses(TARGET_S, 2 * INTERVAL_S)
+        assert overload.refuses(LATE, 2 * INTERVAL_S + 0.9 * WARY_S)
 
     def test_is_calm_again_after_a_while(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        overload.note(TARGET_S, 2 * INTERVAL_S)
-        assert not overload.note(LATE, 2 * INTERVAL_S + 1.1 * WARY_S)
+        overload.refuses(TARGET_S, 2 * INTERVAL_S)
+        assert not overload.refuses(LATE, 2 * INTERVAL_S + 1.1 * WARY_S)
+
+    def test_stays_wary_while_many_are_refused(self):
+        overload = Overload()
+        overload.beware(0)
+        for second in range(60):
+            # Late for a fifth of the time, and never for long.
+            for step in range(100):
+                is_late = step % 5 == 0
+                assert overload.refuses(LATE if is_late else TARGET_S, second + step / 100) == is_late
+
+    def test_is_calm_again_though_a_few_were_refused(self):
+        overload = Overload()
+        overload.beware(0)
+        refused = [
+            overload.refuses(LATE if step % 100 == 0 else TARGET_S, step / 100)
+            for step in range(round(3 * WARY_S * 100))
+        ]
+        assert sum(refused) == WARY_S
+
+    def test_forgets_what_was_long_ago(self):
+        overload = Overload()
+        note_for(overload, LATE, 2 * INTERVAL_S, 0)
+        assert not overload.refuses(LATE, 1000)
 
     def test_allows_for_no_crowd_when_it_was_told_to_beware(self):
         overload = Overload()
         overload.beware(0)
-        assert not overload.note(TARGET_S, 1)
-        assert overload.note(LATE, 1)
+        assert not overload.refuses(TARGET_S, 1)
+        assert overload.refuses(LATE, 1)
 
 
 async def turns(count: int) -> None:
