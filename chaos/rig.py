@@ -202,6 +202,10 @@ class Rig:
         """Return where clients reach a gateway, through its proxy."""
         return self.proxies[f"client-{gateway}"].port
 
+    def port(self, name: str) -> int:
+        """Return where a process serves, around its proxies."""
+        return self._ports[name]
+
     def superuser_dsn(self, service: str) -> str:
         """Return the way into a service's database around the proxy, for the checker."""
         return login_dsn(self.clusters[service].dsn, "postgres", self._keyring.superuser_password, service)

@@ -48,7 +48,8 @@ class Failover(Experiment):
             rig.fail_over(SERVICE, standby)
             await rig.ask(SERVICE, "SELECT pg_promote()")
             await asyncio.sleep(self.after_s)
-        away = _longest_pause(workload, killed_at)
+            ended_at = asyncio.get_running_loop().time()
+        away = _longest_pause(workload, killed_at, ended_at)
         verdict = await scene.verdict()
         finding = Finding(f"{away:.1f} s without a write to {SERVICE}; {verdict}", problems_of(verdict))
         if away > AWAY_AT_MOST_S:
@@ -84,14 +85,12 @@ def _copy_primary(rig: Rig) -> Cluster:
     return standby
 
 
-def _longest_pause(workload: Workload, killed_at: float) -> float:
-    """Return the longest time between two writes that were acknowledged, once the primary was gone."""
+def _longest_pause(workload: Workload, killed_at: float, ended_at: float) -> float:
+    """Return the longest time without an acknowledged write between the primary's end and that of the traffic."""
     ends = sorted(
         operation.began + operation.seconds
         for operation in workload.history
         if operation.service == SERVICE and not operation.is_read and operation.outcome is Outcome.OK
     )
-    return max(
-        (later - max(earlier, killed_at) for earlier, later in pairwise(ends) if later > killed_at),
-        default=float("inf"),
-    )
+    moments = [killed_at, *(end for end in ends if killed_at < end < ended_at), ended_at]
+    return max(later - earlier for earlier, later in pairwise(moments))

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from chaos.experiment import Experiment, Finding, Scene, problems_of
 from chaos.waiting import answers_again
-from chaos.workload import refusals
+from chaos.workload import Operation, Outcome, refusals
 
 # The gateway's budget of 5 s, and what a busy machine adds.
 LONGEST_ATTEMPT_S = 5.5
 RECOVERED_WITHIN_S = 2.0
 MOST_GROWTH = 20 * 1024 * 1024
+# So long after a change of rights nobody may be let in by what is remembered; and a change could not be heard.
+RIGHTS_LAST_S = 1.0
 
 
 @dataclass
@@ -31,8 +33,10 @@ class FreezeIdentity(Experiment):
             memory = {name: rig.memory(name) for name in ("gateway-1", "records-1")}
             start = len(workload.history)
             rig.freeze("identity-1")
+            frozen_at = asyncio.get_running_loop().time()
             try:
                 await asyncio.sleep(self.seconds)
+                thawed_at = asyncio.get_running_loop().time()
                 grown = max(rig.memory(name) - before for name, before in memory.items())
             finally:
                 rig.thaw("identity-1")
@@ -40,17 +44,30 @@ class FreezeIdentity(Experiment):
             during = workload.history[start:]
         slowest = max(operation.answer.seconds for operation in during if operation.answer)
         silent = sum(status.startswith("no answer") for operation in during for status in operation.statuses)
+        let_in = [operation for operation in during if _was_let_in(operation, frozen_at + RIGHTS_LAST_S, thawed_at)]
         verdict = await scene.verdict()
         finding = Finding(
             f"slowest answer {slowest:.2f} s of {len(during)}, {silent} without answer; "
             f"memory +{grown / 2**20:.1f} MB; recovered in {recovered:.2f} s; "
-            f"refused {dict(refusals(during).most_common(4))}; {verdict}",
+            f"refused {dict(refusals(during).most_common(4))}, let in without identity {len(let_in)}; {verdict}",
             problems_of(verdict),
         )
         if slowest > LONGEST_ATTEMPT_S or silent:
             finding.problems.append(f"slowest answer {slowest:.2f} s, {silent} calls got none")
+        if let_in:
+            finding.problems.append(f"{len(let_in)} were let in though nobody knew their rights")
         if recovered > RECOVERED_WITHIN_S:
             finding.problems.append(f"recovered only after {recovered:.2f} s")
         if grown > MOST_GROWTH:
             finding.problems.append(f"memory grew by {grown / 2**20:.1f} MB")
         return finding
+
+
+def _was_let_in(operation: Operation, since: float, until: float) -> bool:
+    """Return whether somebody whose rights identity decides on was served while it stood still."""
+    return (
+        operation.outcome is Outcome.OK
+        and operation.person is not None
+        and since <= operation.began
+        and operation.began + operation.seconds <= until
+    )

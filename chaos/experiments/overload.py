@@ -4,8 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from chaos.callers import Callers, Told
 from chaos.experiment import Experiment, Finding, Scene, problems_of
-from chaos.http import Answer, NoAnswer, NotSent
 from chaos.workload import percentile
 
 LEAST_GOODPUT = 0.8
@@ -15,7 +15,11 @@ AT_ONCE = 32
 
 @dataclass
 class Overload(Experiment):
-    """Measures what the system can carry, and then asks for three times as much."""
+    """Measures what the system can carry, and then asks for three times as much.
+
+    Nothing stands between the callers and the gateway, and they do as little as they can: what they take of the
+    processors is taken from what they measure, and three times as much of it.
+    """
 
     number = 12
     title = "three times the load it can carry"
@@ -26,12 +30,18 @@ class Overload(Experiment):
     times: float = 3.0
 
     async def measure(self, scene: Scene) -> Finding:
-        peak = await self._peak(scene)
-        answers, silent = await self._flood(scene, peak * self.times)
+        operations = [scene.workload.read("list dependants", person) for person in scene.workload.people]
+        callers = Callers(scene.rig.port("gateway-1"), operations, scene.rig.rng)
+        try:
+            peak = await self._peak(callers)
+            answers, late, silent = await self._flood(callers, peak * self.times)
+        finally:
+            callers.close()
         good = [answer for answer in answers if answer.status == 200]
         refused = [answer for answer in answers if answer.status == 503]
         strange = len(answers) - len(good) - len(refused)
-        goodput = len(good) / self.seconds
+        # What came after the time was over was carried by more time than it is divided by.
+        goodput = (len(good) - late) / self.seconds
         p99 = percentile([answer.seconds for answer in refused], 0.99)
         verdict = await scene.verdict()
         finding = Finding(
@@ -48,7 +58,7 @@ class Overload(Experiment):
             finding.problems.append(f"{len(refused)} refused, {silent} without answer, {strange} answered otherwise")
         return finding
 
-    async def _peak(self, scene: Scene) -> float:
+    async def _peak(self, callers: Callers) -> float:
         """Return how many reads are answered each second when as many are asked as are answered."""
         done = 0
         ends_at = time.monotonic() + self.seconds
@@ -57,23 +67,30 @@ class Overload(Experiment):
             nonlocal done
             while time.monotonic() < ends_at:
                 # Not in one line with the sum, which would forget what others have counted meanwhile.
-                is_good = (await self._read(scene)).status == 200
+                is_good = (await callers.ask()).status == 200
                 done += is_good
 
         await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
         return done / self.seconds
 
-    async def _flood(self, scene: Scene, rate: float) -> tuple[list[Answer], int]:
-        """Ask at a rate, whether answers come or not."""
-        answers: list[Answer] = []
-        silent = 0
+    async def _flood(self, callers: Callers, rate: float) -> tuple[list[Told], int, int]:
+        """Ask at a rate, whether answers come or not.
+
+        Returns:
+            the answers; how many of them were good ones that came when the time was over; how many did not come.
+        """
+        answers: list[Told] = []
+        late = silent = 0
 
         async def ask() -> None:
-            nonlocal silent
+            nonlocal late, silent
             try:
-                answers.append(await self._read(scene))
-            except (NotSent, NoAnswer):
+                answer = await callers.ask()
+            except (OSError, TimeoutError):
                 silent += 1
+                return
+            answers.append(answer)
+            late += answer.status == 200 and time.monotonic() - began > self.seconds
 
         asking = set()
         began, sent = time.monotonic(), 0
@@ -86,9 +103,4 @@ class Overload(Experiment):
             await asyncio.sleep(0.002)
         while asking:
             await asyncio.wait(list(asking))
-        return answers, silent
-
-    async def _read(self, scene: Scene) -> Answer:
-        workload = scene.workload
-        person = scene.rig.rng.choice(workload.people)
-        return await workload.send_once(workload.read("list dependants", person))
+        return answers, late, silent
