@@ -16,7 +16,7 @@ from servicekit.tls import expires_at
 
 # At each turn of the event loop, libuv takes but one connection from each of these. With a single one, new callers wait
 # for seconds when there are hundreds of them and much to do.
-LISTENERS = 8
+LISTENERS = 16
 
 try:
     settings = GatewaySettings()

@@ -7,7 +7,7 @@ until the service has caught up.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc.aio
 
@@ -19,27 +19,29 @@ CROWD = 236
 FEW_CALLS = 16
 
 
-def bounded(
-    channel: grpc.aio.Channel,
-    most_calls: int = MOST_CALLS,
-    crowd: int = CROWD,
-    on_full: Callable[[], None] = lambda: None,
-) -> grpc.aio.Channel:
-    """Return what stubs are made of in the channel's place, so that at most so many of their calls are open.
-
-    Args:
-        channel: the channel to the service.
-        most_calls: how many calls may be open all the time.
-        crowd: how many may come on top before the service has caught up.
-        on_full: is told of each call that is refused.
-    """
-    return cast(grpc.aio.Channel, _Bulkhead(channel, most_calls, crowd, on_full))
+def bounded(channel: grpc.aio.Channel) -> grpc.aio.Channel:
+    """Return what stubs are made of in the channel's place, so that not too many of their calls are open."""
+    return Bulkhead(channel).channel
 
 
-class _Bulkhead:
+class Bulkhead:
     """Stands in for a channel where stubs are made, and counts the calls that are open."""
 
-    def __init__(self, channel: grpc.aio.Channel, most_calls: int, crowd: int, on_full: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        most_calls: int = MOST_CALLS,
+        crowd: int = CROWD,
+        on_full: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Describe the bound.
+
+        Args:
+            channel: the channel to the service.
+            most_calls: how many calls may be open all the time.
+            crowd: how many may come on top before the service has caught up.
+            on_full: is told of each call that is refused.
+        """
         self._channel = channel
         self._most_calls = most_calls
         self._crowd = crowd
@@ -48,15 +50,24 @@ class _Bulkhead:
         # How many have come on top of the bound since there were few calls.
         self._on_top = 0
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """This, as what stubs are made of."""
+        return cast(grpc.aio.Channel, self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a call would be refused."""
+        return self._open >= self._most_calls and self._on_top >= self._crowd
+
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return what calls an RPC, or raises Refused (RQ-111) when too many calls are open."""
         rpc = self._channel.unary_unary(*arguments, **options)
 
         def call(*arguments: Any, **options: Any) -> Any:
+            if self.is_full:
+                self.refuse()
             if self._open >= self._most_calls:
-                if self._on_top >= self._crowd:
-                    self._on_full()
-                    raise Refused("RQ-111")
                 self._on_top += 1
             started = rpc(*arguments, **options)
             self._open += 1
@@ -68,6 +79,11 @@ class _Bulkhead:
     def unary_stream(self, *arguments: Any, **options: Any) -> Any:
         """Return what opens a stream; streams are few and always open, so they do not count."""
         return self._channel.unary_stream(*arguments, **options)
+
+    def refuse(self) -> NoReturn:
+        """Refuse a call."""
+        self._on_full()
+        raise Refused("RQ-111")
 
     def _end(self, _: object) -> None:
         self._open -= 1

@@ -77,11 +77,13 @@ class GuardedRoute(APIRoute):
             raise NotDeclared(f"{template} was not declared with a guard")
         self.guard = guard
         extra = self.openapi_extra or {}
+        service = extra["x-service"]
         reads_own_body = "requestBody" in extra
         takes_key = "RQ-108" in extra["x-error-codes"]
         is_repeatable = method == "POST" and not takes_key
 
         async def run(request: Request) -> Response:
+            request.app.state.stubs.require_room(service)
             gatekeeper: Gatekeeper = request.app.state.gatekeeper
             clock = asyncio.get_running_loop().time
             began = clock()

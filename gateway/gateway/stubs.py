@@ -29,7 +29,7 @@ from aarokya.records.v1 import (
     mrn_service_pb2,
     mrn_service_pb2_grpc,
 )
-from gateway.bulkhead import bounded
+from gateway.bulkhead import Bulkhead
 from gateway.settings import GatewaySettings
 from servicekit.channel import open_channel
 from servicekit.tls import channel_credentials
@@ -68,7 +68,8 @@ class Stubs:
                 audit, account_service_pb2.DESCRIPTOR, dependant_service_pb2.DESCRIPTOR, mrn_service_pb2.DESCRIPTOR
             ),
         )
-        identity, catalogue, records = (bounded(channel, on_full=on_full) for channel in self.channels.values())
+        self._bulkheads = {name: Bulkhead(channel, on_full=on_full) for name, channel in self.channels.items()}
+        identity, catalogue, records = (bulkhead.channel for bulkhead in self._bulkheads.values())
         self.auth: auth_service_pb2_grpc.AuthServiceAsyncStub = auth_service_pb2_grpc.AuthServiceStub(identity)
         self.platforms: platform_service_pb2_grpc.PlatformServiceAsyncStub = (
             platform_service_pb2_grpc.PlatformServiceStub(identity)
@@ -88,7 +89,7 @@ class Stubs:
         )
         self.mrns: mrn_service_pb2_grpc.MrnServiceAsyncStub = mrn_service_pb2_grpc.MrnServiceStub(records)
         self.audit_logs: dict[str, audit_log_service_pb2_grpc.AuditLogServiceAsyncStub] = {
-            name: audit_log_service_pb2_grpc.AuditLogServiceStub(bounded(channel, on_full=on_full))
+            name: audit_log_service_pb2_grpc.AuditLogServiceStub(Bulkhead(channel, on_full=on_full).channel)
             for name, channel in self.channels.items()
         }
 
@@ -96,6 +97,16 @@ class Stubs:
     def channels(self) -> dict[str, grpc.aio.Channel]:
         """The channels by service."""
         return {"identity": self.identity, "catalogue": self.catalogue, "records": self.records}
+
+    def require_room(self, service: str) -> None:
+        """Refuse what would be refused anyway once its service is called, before it costs anything.
+
+        Raises:
+            Refused: RQ-111, there are too many calls open to the service.
+        """
+        bulkhead = self._bulkheads.get(service)
+        if bulkhead is not None and bulkhead.is_full:
+            bulkhead.refuse()
 
     async def close(self) -> None:
         """Close all channels."""

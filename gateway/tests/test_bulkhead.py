@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.bulkhead import FEW_CALLS, bounded
+from gateway.bulkhead import FEW_CALLS, Bulkhead
 from gateway.errors import Refused
 
 
@@ -40,7 +40,7 @@ def is_refused(call: Any) -> bool:
 
 
 def test_further_calls_are_refused_at_once_while_too_many_are_open():
-    channel: Any = bounded(Channel(), 2, crowd=0)  # type: ignore[arg-type]
+    channel: Any = Bulkhead(Channel(), 2, crowd=0)  # type: ignore[arg-type]
     read, write = channel.unary_unary("/Read"), channel.unary_unary("/Write")
     first = read("r", timeout=1)
     write("w", timeout=1)
@@ -53,7 +53,7 @@ def test_further_calls_are_refused_at_once_while_too_many_are_open():
 
 def test_a_crowd_is_let_in_once_until_the_service_has_caught_up():
     most_calls, crowd = FEW_CALLS + 10, 5
-    channel: Any = bounded(Channel(), most_calls, crowd)  # type: ignore[arg-type]
+    channel: Any = Bulkhead(Channel(), most_calls, crowd)  # type: ignore[arg-type]
     read = channel.unary_unary("/Read")
     calls = [read("r", timeout=1) for _ in range(most_calls + crowd)]
     assert is_refused(read)
@@ -69,14 +69,24 @@ def test_a_crowd_is_let_in_once_until_the_service_has_caught_up():
 
 
 def test_streams_do_not_count():
-    channel: Any = bounded(Channel(), 1, crowd=0)  # type: ignore[arg-type]
+    channel: Any = Bulkhead(Channel(), 1, crowd=0)  # type: ignore[arg-type]
     assert [channel.unary_stream("/Watch")("r") for _ in range(3)] == ["/Watch"] * 3
 
 
 def test_tells_of_each_call_that_it_refuses():
     told: list[bool] = []
-    call = bounded(Channel(), most_calls=1, crowd=0, on_full=lambda: told.append(True)).unary_unary("/a")
+    call = Bulkhead(Channel(), most_calls=1, crowd=0, on_full=lambda: told.append(True)).unary_unary("/a")
     call("r", timeout=1)
     assert told == []
     assert is_refused(call)
     assert told == [True]
+
+
+def test_says_beforehand_that_it_would_refuse():
+    bulkhead = Bulkhead(Channel(), most_calls=1, crowd=1)  # type: ignore[arg-type]
+    call = bulkhead.unary_unary("/a")
+    said = []
+    for _ in range(3):
+        said.append(bulkhead.is_full)
+        assert is_refused(call) == said[-1]
+    assert said == [False, False, True]

@@ -22,7 +22,7 @@ from aarokya.identity.v1.live_state_service_pb2_grpc import (
     LiveStateServiceServicer,
     add_LiveStateServiceServicer_to_server,
 )
-from gateway.bulkhead import bounded
+from gateway.bulkhead import Bulkhead
 from gateway.errors import Refused
 from gateway.live_state import NOBODY, LiveState
 from servicekit.caller import METADATA_KEY, Call, CallerType
@@ -302,7 +302,7 @@ class TestBulkhead:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            live_state = LiveState(bounded(channel, 2, 0), keys=bounded(channel, 2, 0))
+            live_state = LiveState(Bulkhead(channel, 2, 0).channel, keys=Bulkhead(channel, 2, 0).channel)
             identity.goes_on.clear()
             asked = [asyncio.create_task(live_state.key_state(f"{number:032}")) for number in range(5)]
             asked.append(asyncio.create_task(live_state.user_state(RAVI)))

@@ -100,7 +100,13 @@ class Things:
         self.app = FastAPI(openapi_url=None, exception_handlers={Refused: answer_refused})
         self.app.include_router(routes.router)
         self.app.state.gatekeeper = gatekeeper
-        self.app.state.stubs = self.app.state.live_state = self.app.state.pages = None
+        self.app.state.stubs = self
+        self.app.state.live_state = self.app.state.pages = None
+        self.full_service = ""
+
+    def require_room(self, service: str) -> None:
+        if service == self.full_service:
+            raise Refused("RQ-111")
 
     def _answer(self, **given: object) -> Response:
         self.calls.append(given)
@@ -237,6 +243,16 @@ class TestServerWrap:
         template = path.replace(USER_ID, "{user_id}")
         assert gatekeeper.asked == [(guard, f"{method} {template}")]
         assert len(things.calls) == 1
+
+    async def test_does_nothing_for_what_its_service_has_no_room_for(self, things, gatekeeper):
+        things.full_service = "catalogue"
+        assert await things.send("POST", "/things", b'{"name": "a"}') == ""
+        things.full_service = "records"
+        gatekeeper.asked.clear()
+        things.bytes_read = 0
+        assert await things.send("POST", "/things", b'{"name": "b"}') == "RQ-111"
+        assert gatekeeper.asked == []
+        assert things.bytes_read == 0
 
     async def test_asks_nobody_about_a_public_route(self, things, gatekeeper):
         assert await things.send("GET", "/open") == ""
