@@ -1,7 +1,9 @@
 """12. More is asked than can be answered."""
 
 import asyncio
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chaos.callers import Callers, Told
@@ -11,6 +13,7 @@ from chaos.workload import percentile
 LEAST_GOODPUT = 0.8
 REFUSED_WITHIN_S = 0.1
 AT_ONCE = 32
+FIRST = -10
 
 
 @dataclass
@@ -31,12 +34,17 @@ class Overload(Experiment):
 
     async def measure(self, scene: Scene) -> Finding:
         operations = [scene.workload.read("list dependants", person) for person in scene.workload.people]
+        with suppress(PermissionError):
+            # They stand for other machines: what is measured is how long the gateway takes, not how long they do.
+            os.setpriority(os.PRIO_PROCESS, 0, FIRST)
         callers = Callers(scene.rig.port("gateway-1"), operations, scene.rig.rng)
         try:
             peak = await self._peak(callers)
             answers, late, silent = await self._flood(callers, peak * self.times)
         finally:
             callers.close()
+            with suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, 0)
         good = [answer for answer in answers if answer.status == 200]
         refused = [answer for answer in answers if answer.status == 503]
         strange = len(answers) - len(good) - len(refused)
