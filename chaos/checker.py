@@ -66,8 +66,9 @@ class Checker:
         await self._until_settled()
         writes = [operation for operation in self._workload.history if not operation.is_read]
         self.verdict.checked["acknowledged"] = sum(operation.outcome is Outcome.OK for operation in writes)
-        self._compare(writes, await self._present())
-        await self._check_keys(writes)
+        present = await self._present()
+        self._compare(writes, present)
+        await self._check_keys(writes, present)
         await self._check_identity()
         await self._check_records()
         await self._check_events()
@@ -163,16 +164,19 @@ class Checker:
 
     # What the databases hold.
 
-    async def _check_keys(self, writes: list[Operation]) -> None:
+    async def _check_keys(self, writes: list[Operation], present: Counter[tuple[str, str]]) -> None:
         """An idempotency key is remembered exactly when its effect has happened."""
         remembered = {
             service: {bytes(row[0]) for row in await self._rig.ask(service, "SELECT scope FROM idempotency_keys")}
             for service in SERVICES
         }
         for operation in writes:
-            if operation.key is None or operation.outcome is Outcome.UNKNOWN:
+            if operation.key is None:
                 continue
-            if (operation.scope in remembered[operation.service]) != (operation.outcome is Outcome.OK):
+            has_happened = present[operation.kind, operation.marker] > 0
+            if operation.outcome is not Outcome.UNKNOWN:
+                has_happened = operation.outcome is Outcome.OK
+            if (operation.scope in remembered[operation.service]) != has_happened:
                 self.verdict.half_done.append(f"the key of {operation.kind} {operation.marker}: {operation.outcome}")
 
     async def _check_identity(self) -> None:

@@ -53,7 +53,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FullDisk(seconds=10, rate=40),
         Overload(seconds=8),
         OldAndNew(seconds=12),
-        NarrowRights(times=15),
+        NarrowRights(times=15, times_cut_off=3),
         Soak(seconds=180, rate=50, warm_up_s=60, most_growth=10 * 2**20),
     ),
     # What every change has to survive.
@@ -71,7 +71,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         FullDisk(seconds=5, rate=30),
         Overload(seconds=4),
         OldAndNew(seconds=6, rate=20),
-        NarrowRights(times=3, rate=10),
+        NarrowRights(times=3, times_cut_off=1, rate=10),
         Soak(seconds=40, rate=20, warm_up_s=10, most_growth=100 * 2**20),
     ),
 }
