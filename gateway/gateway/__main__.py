@@ -12,7 +12,7 @@ from gateway.settings import GatewaySettings
 from servicekit.logs import configure_logs
 from servicekit.metrics import CERTIFICATE_EXPIRY, serve_metrics
 from servicekit.settings import SettingUnreadable, complaints
-from servicekit.tls import expires_at
+from servicekit.tls import soonest_expiry
 
 # At each turn of the event loop, libuv takes but one connection from each of these. With a single one, new callers wait
 # for seconds when there are hundreds of them and much to do.
@@ -25,7 +25,7 @@ except ValidationError as error:
 except SettingUnreadable as error:
     sys.exit(str(error))
 configure_logs(settings.log_level, for_people=settings.is_development)
-CERTIFICATE_EXPIRY.set_function(lambda: expires_at(settings.tls_certificate).timestamp())
+CERTIFICATE_EXPIRY.set_function(soonest_expiry(settings.tls_certificate))
 serve_metrics(settings.metrics_listen)
 draining = asyncio.Event()
 config = server_config(create_app(settings, draining), settings.http_host, settings.http_port)

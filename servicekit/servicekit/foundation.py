@@ -22,7 +22,7 @@ from servicekit.metrics import AUDIT_UNSEALED, CERTIFICATE_EXPIRY, serve_metrics
 from servicekit.paging import PageTokens
 from servicekit.server import Servicer, serve
 from servicekit.settings import ServiceSettings, key_bytes
-from servicekit.tls import expires_at, server_credentials
+from servicekit.tls import server_credentials, soonest_expiry
 
 HOUSEKEEPING_S = 600
 
@@ -89,7 +89,7 @@ class Foundation:
                 await get_ready()
 
         AUDIT_UNSEALED.set_function(self._chain.overdue_rows)
-        CERTIFICATE_EXPIRY.set_function(lambda: expires_at(settings.tls_certificate).timestamp())
+        CERTIFICATE_EXPIRY.set_function(soonest_expiry(settings.tls_certificate))
         serve_metrics(settings.metrics_listen)
         await serve(
             settings.listen,

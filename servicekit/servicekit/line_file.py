@@ -46,13 +46,17 @@ class LineFile:
 
     def append(self, lines: Iterable[Line]) -> None:
         """Write lines so that they outlive a crash. Raises OSError."""
+        is_new = not self._path.exists()
         _write(self._path, lines, "a")
+        if is_new:
+            _keep_name(self._path)
 
     def replace(self, lines: Iterable[Line]) -> None:
         """Put other lines in the place of all. Raises OSError."""
         new = self._path.with_name(f"{self._path.name}.new")
         _write(new, lines, "w")
         new.replace(self._path)
+        _keep_name(self._path)
 
 
 def _write(path: Path, lines: Iterable[Line], mode: str) -> None:
@@ -61,3 +65,12 @@ def _write(path: Path, lines: Iterable[Line], mode: str) -> None:
         file.write("".join(f"\n{json.dumps(dict(line))}" for line in lines) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _keep_name(path: Path) -> None:
+    """Let a crash find the file under its name."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -373,8 +373,13 @@ class Outbox:
             log.warning("leased events are not let go", code=refusal.code)
 
     async def _report(self) -> None:
-        async with self._database.transaction(self._call) as tx:
-            (found,) = await self._count_and_trim.rows(tx, {"most": MOST_DELETED})
+        try:
+            async with self._database.transaction(self._call) as tx:
+                (found,) = await self._count_and_trim.rows(tx, {"most": MOST_DELETED})
+        except Exception:
+            # Nobody knows, and that must not look as if all were well.
+            OUTBOX_OLDEST_SECONDS.set(float("inf"))
+            raise
         OUTBOX_WAITING.set(found.waiting)
         OUTBOX_OLDEST_SECONDS.set(float(found.age or 0))
 

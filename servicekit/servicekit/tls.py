@@ -1,7 +1,7 @@
 """Certificates of the processes: makes an authority and its leaves, and loads them for mutual TLS with gRPC."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
@@ -129,6 +129,15 @@ def prepare_certificates(directory: Path, names: Iterable[str]) -> dict[str, Cer
 def expires_at(certificate: Path) -> datetime:
     """Return until when a certificate is valid, in UTC."""
     return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+
+
+def soonest_expiry(certificate: Path) -> Callable[[], float]:
+    """Return what tells until when this process's certificate is valid, as a Unix time in seconds.
+
+    Calls to other processes are made with the certificate of the process's start, whatever is in the file later.
+    """
+    at_start = expires_at(certificate).timestamp()
+    return lambda: min(at_start, expires_at(certificate).timestamp())
 
 
 def server_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ServerCredentials:
