@@ -32,6 +32,8 @@ from servicekit.tls import channel_credentials
 
 # Gateways wait for these answers before they do anything, so they never queue behind a crowd of other calls.
 LIVE_STATE_CONNECTIONS = 4
+# Anybody can make up keys, so those who ask about them wait for one another, and users do not wait with them.
+KEY_CONNECTIONS = 2
 
 
 async def serve() -> None:
@@ -55,6 +57,7 @@ async def serve() -> None:
     runtime_dsn = settings.database_runtime_dsn.get_secret_value()
     changes = LiveStateChanges(runtime_dsn)
     live_state_database = Database(runtime_dsn, SERVICE, pool_size=LIVE_STATE_CONNECTIONS)
+    key_database = Database(runtime_dsn, SERVICE, pool_size=KEY_CONNECTIONS)
 
     platform_rows, key_rows = PlatformRepository(kit.data_keys), ApiKeyRepository()
     user_rows = UserRepository(kit.data_keys, kit.hashes)
@@ -67,7 +70,7 @@ async def serve() -> None:
         platform_rpc := PlatformRpc(kit.database, kit.once, kit.pages, platforms, platform_rows, keys, key_rows),
         user_rpc := UserRpc(kit.database, kit.once, kit.pages, users, user_rows, events),
         auth_rpc := AuthRpc(kit.database, auth),
-        live_state_rpc := LiveStateRpc(live_state_database, changes, keys),
+        live_state_rpc := LiveStateRpc(live_state_database, key_database, changes, keys),
         refusal_rpc := RefusalRpc(kit.database, kit.audit),
     )
 
@@ -81,4 +84,5 @@ async def serve() -> None:
     erasures = ErasureList(kit.database, user_rows, ErasureFile(settings.erasure_file))
     await kit.serve(servicers, add, tasks=(events.run, changes.run, erasures.run), get_ready=changes.wait_until_heard)
     await live_state_database.close()
+    await key_database.close()
     await records.close()

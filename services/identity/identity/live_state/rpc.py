@@ -30,8 +30,11 @@ class LiveStateRpc(LiveStateServiceServicer):
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["LiveStateService"]
 
-    def __init__(self, database: Database, changes: LiveStateChanges, keys: ApiKeyService) -> None:
+    def __init__(
+        self, database: Database, key_database: Database, changes: LiveStateChanges, keys: ApiKeyService
+    ) -> None:
         self._database = database
+        self._key_database = key_database
         self._changes = changes
         self._keys = keys
 
@@ -47,13 +50,13 @@ class LiveStateRpc(LiveStateServiceServicer):
         secret_hash = self._keys.hash_secret(request.secret)
         # Nobody is known yet, so the policies open just the rows of the presented secret.
         presented = {PRESENTED_HASH: secret_hash.hex()}
-        async with self._database.transaction(system_call(SERVICE), presented=presented) as tx:
+        async with self._key_database.transaction(system_call(SERVICE), presented=presented) as tx:
             found = await find_key_state(tx, secret_hash)
         if found is None:
             return pb.ResolveApiKeyResponse(seen_at=seen_at)
         if found.needs_noting:
             try:
-                async with self._database.transaction(system_call(SERVICE)) as tx:
+                async with self._key_database.transaction(system_call(SERVICE)) as tx:
                     await note_key_use(tx, UUID(found.state.key_id))
             except Refusal as refusal:
                 # When a key was used last is worth less than that it works.
