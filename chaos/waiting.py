@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from chaos.experiment import Scene
+from chaos.http import NoAnswer, NotSent
 
 # By what a caller sees that a process does its work: a read that needs it.
 NEEDS = {
@@ -25,3 +26,12 @@ def answers_again(scene: Scene, name: str, old_pid: int | None = None) -> Callab
         return await scene.rig.probe(scene.rig.replicas("gateway")[0], read.path, person.headers) == 200
 
     return has_recovered
+
+
+async def takes_writes(scene: Scene) -> bool:
+    """Return whether a caller can write to records at this moment."""
+    try:
+        answer = await scene.workload.send_once(scene.workload.new_account(scene.workload.people[0]))
+    except (NotSent, NoAnswer):
+        return False
+    return answer.status == 201

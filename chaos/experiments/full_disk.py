@@ -5,11 +5,12 @@ import contextlib
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from chaos.experiment import Experiment, Finding, Scene, problems_of
 from chaos.rig import Layout
-from chaos.waiting import answers_again
+from chaos.waiting import takes_writes
 from chaos.workload import refusals
 
 SERVICE = "records"
@@ -41,14 +42,14 @@ class FullDisk(Experiment):
             await asyncio.sleep(self.seconds)
             during = workload.history[start:]
             filler.unlink()
-            recovered = await rig.until(answers_again(scene, "records-1"), 60, "records answers again")
+            recovered = await rig.until(partial(takes_writes, scene), 60, "records takes writes")
             await asyncio.sleep(2)
         refused = refusals([operation for operation in during if operation.service == SERVICE])
         strange = [status for status in refused if not status.startswith(FITTING)]
         by_hand = sum((rig.restarts - restarts)[name] for name in rig.programs)
         verdict = await scene.verdict()
         finding = Finding(
-            f"refused {dict(refused.most_common(3))}; answers {recovered:.1f} s after there was room; {verdict}",
+            f"refused {dict(refused.most_common(3))}; takes writes {recovered:.1f} s after there was room; {verdict}",
             problems_of(verdict),
         )
         if not refused["503 RQ-111"]:
