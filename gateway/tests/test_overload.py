@@ -149,7 +149,9 @@ class TestDoor:
         real = loop.call_later
 
         def call_later(delay, callback, *arguments, **options):
-            asked.append(delay)
+            # The loop is shared with what other tests have left behind.
+            if getattr(callback, "__func__", None) is Door._tick:
+                asked.append(delay)
             return real(0, callback, *arguments, **options)
 
         monkeypatch.setattr(loop, "call_later", call_later)
