@@ -47,10 +47,15 @@ class Callers:
         caller = None
         while self._idle and (caller is None or caller.is_closed):
             caller = self._idle.pop()
-        async with asyncio.timeout(PATIENCE_S):
-            if caller is None or caller.is_closed:
-                _, caller = await loop.create_connection(_Caller, "127.0.0.1", self._port)
-            status = await caller.ask(self._rng.choice(self._requests))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                if caller is None or caller.is_closed:
+                    _, caller = await loop.create_connection(_Caller, "127.0.0.1", self._port)
+                status = await caller.ask(self._rng.choice(self._requests))
+        except TimeoutError:
+            if caller is not None:
+                caller.close()
+            raise
         if not caller.is_closed:
             self._idle.append(caller)
         return Told(status, loop.time() - began)

@@ -338,7 +338,7 @@ class Workload:
             "list benefits": "/benefits?page_size=20",
             "list accounts": f"/users/{person.id}/accounts",
         }[kind]
-        return Operation(kind, "GET", path, person.headers)
+        return Operation(kind, "GET", path, person.headers, person=person)
 
     # Traffic.
 

@@ -16,6 +16,7 @@ ENDED_WITHIN_S = 1.0
 PATIENCE_S = 10.0
 # Who was refused is not let in again: a remembered state that is late would do that.
 ASKED_ON_S = 0.75
+LEAST_REFUSALS = 5
 Headers = dict[str, str]
 
 
@@ -138,11 +139,14 @@ async def _is_allowed(client: HttpClient, path: str, headers: Headers) -> bool:
 
 async def _refused_after(client: HttpClient, path: str, headers: Headers, ended_at: float) -> float:
     """Ask until nobody was let in for a while; return when the last request that was allowed was sent."""
-    last_allowed = ended_at
-    while time.monotonic() - last_allowed < ASKED_ON_S and last_allowed - ended_at < PATIENCE_S:
+    last_allowed, refusals = ended_at, 0
+    while last_allowed - ended_at < PATIENCE_S and (
+        time.monotonic() - last_allowed < ASKED_ON_S or refusals < LEAST_REFUSALS
+    ):
         sent_at = time.monotonic()
         # Nobody is let in either while identity is not heard: 503.
+        refusals += 1
         if (await client.request("GET", path, headers)).status == 200:
-            last_allowed = sent_at
+            last_allowed, refusals = sent_at, 0
         await asyncio.sleep(0.01)
     return last_allowed - ended_at

@@ -13,6 +13,8 @@ from chaos.workload import percentile
 LEAST_GOODPUT = 0.8
 REFUSED_WITHIN_S = 0.1
 AT_ONCE = 32
+# A gateway that was overloaded allows for no crowd for so long, and a little more.
+CALM_AGAIN_S = 7.0
 FIRST = -10
 
 
@@ -39,8 +41,11 @@ class Overload(Experiment):
             os.setpriority(os.PRIO_PROCESS, 0, FIRST)
         callers = Callers(scene.rig.port("gateway-1"), operations, scene.rig.rng)
         try:
-            peak = await self._peak(callers)
+            peak, refused_before = await self._peak(callers)
             answers, late, silent = await self._flood(callers, peak * self.times)
+            await asyncio.sleep(CALM_AGAIN_S)
+            after, _, silent_after = await self._flood(callers, peak / 2)
+            refused_after = sum(answer.status != 200 for answer in after) + silent_after
         finally:
             callers.close()
             with suppress(PermissionError):
@@ -55,9 +60,11 @@ class Overload(Experiment):
         finding = Finding(
             f"peak {peak:.0f}/s; offered {(len(answers) + silent) / self.seconds:.0f}/s: {goodput:.0f}/s answered "
             f"({100 * goodput / peak:.0f} %), {len(refused)} refused, 99 % of them within {p99 * 1000:.0f} ms, "
-            f"{silent} without answer; {verdict}",
+            f"{silent} without answer; then at half the peak {refused_after} of {len(after)} refused; {verdict}",
             problems_of(verdict),
         )
+        if refused_before or refused_after:
+            finding.problems.append(f"refused without need: {refused_before} before, {refused_after} afterwards")
         if goodput < LEAST_GOODPUT * peak:
             finding.problems.append(f"only {100 * goodput / peak:.0f} % of the peak")
         if p99 > REFUSED_WITHIN_S:
@@ -66,20 +73,21 @@ class Overload(Experiment):
             finding.problems.append(f"{len(refused)} refused, {silent} without answer, {strange} answered otherwise")
         return finding
 
-    async def _peak(self, callers: Callers) -> float:
-        """Return how many reads are answered each second when as many are asked as are answered."""
-        done = 0
+    async def _peak(self, callers: Callers) -> tuple[float, int]:
+        """Return how many reads are answered each second when 32 ask at once, and how many were refused."""
+        done = refused = 0
         ends_at = time.monotonic() + self.seconds
 
         async def ask() -> None:
-            nonlocal done
+            nonlocal done, refused
             while time.monotonic() < ends_at:
                 # Not in one line with the sum, which would forget what others have counted meanwhile.
                 is_good = (await callers.ask()).status == 200
                 done += is_good
+                refused += not is_good
 
         await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
-        return done / self.seconds
+        return done / self.seconds, refused
 
     async def _flood(self, callers: Callers, rate: float) -> tuple[list[Told], int, int]:
         """Ask at a rate, whether answers come or not.

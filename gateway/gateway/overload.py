@@ -23,7 +23,8 @@ TICK_S = 0.01
 TARGET_S = 0.04
 INTERVAL_S = 0.5
 WARY_S = 5.0
-# While more than this share of the requests of a second is refused, the overload lasts.
+# While more than so many of a second's requests, and more than this share of them, are refused, the overload lasts.
+LASTING = 10
 LASTING_SHARE = 0.1
 WINDOW_S = 1.0
 NEVER = float("-inf")
@@ -56,18 +57,24 @@ class Overload:
         elif now - self._late_since >= INTERVAL_S:
             self.beware(now)
 
-    def refuses(self, lateness: float, now: float) -> bool:
-        """Take in how late everything is when a request comes, and return whether that is one too many."""
+    def refuses(self, lateness: float, now: float, *, is_crowded: bool) -> bool:
+        """Take in how late everything is when a request comes, and return whether that is one too many.
+
+        Args:
+            lateness: how late.
+            now: when.
+            is_crowded: whether others wait for their turn. Without them, not what is asked makes the gateway late.
+        """
         self.note(lateness, now)
         is_one_too_many = lateness > TARGET_S and now < self._wary_until
         if now >= self._window_ends:
-            # A moment's lateness, which every process has now and then, must not keep it wary for ever.
-            if self._refused > LASTING_SHARE * self._came:
+            # What makes every process late now and then must not keep this one wary for ever.
+            if self._refused > max(LASTING, LASTING_SHARE * self._came):
                 self.beware(self._window_ends)
             self._came = self._refused = 0
             self._window_ends = now + WINDOW_S
         self._came += 1
-        self._refused += is_one_too_many
+        self._refused += is_one_too_many and is_crowded
         return is_one_too_many
 
     def beware(self, now: float) -> None:
@@ -100,7 +107,7 @@ class Door:
             self._begun = 0
             self._line.clear()
             self._wait(now)
-        return self._overload.refuses(self._late(now), now)
+        return self._overload.refuses(self._late(now), now, is_crowded=bool(self._line))
 
     def beware(self) -> None:
         """Take in that a service had no room for a request that was let in, and refuse who has waited for long."""

@@ -37,7 +37,7 @@ UNKNOWN_CODES = {
 # Stands for something that is no id further on in a path, whose service first looks for what comes before it. These
 # ids are always made by us, so nothing has this one.
 NO_SUCH_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-114", "RQ-115")
+ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-111", "RQ-114", "RQ-115")
 BODY_CODES = ("RQ-102", "RQ-105", "RQ-106", "RQ-116")
 KEY_CODES = ("RQ-108", "RQ-109")
 # After so long, in seconds, what a caller may do is looked up again: somebody who sends a body slowly, or was let in

@@ -25,14 +25,15 @@ def clock() -> Clock:
 
 def note_for(overload: Overload, lateness: float, seconds: float, began: float) -> list[bool]:
     """Tell the same lateness for a time, and return whether somebody who came then was one too many."""
-    return [overload.refuses(lateness, began + step * TICK_S) for step in range(round(seconds / TICK_S))]
+    times = [began + step * TICK_S for step in range(round(seconds / TICK_S))]
+    return [overload.refuses(lateness, time, is_crowded=True) for time in times]
 
 
 class TestOverload:
     def test_lets_a_crowd_in_that_is_soon_through(self):
         overload = Overload()
         assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, 0))
-        assert not overload.refuses(TARGET_S, 0.95 * INTERVAL_S)
+        assert not overload.refuses(TARGET_S, 0.95 * INTERVAL_S, is_crowded=True)
         assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, INTERVAL_S))
 
     def test_refuses_once_it_was_late_all_the_time(self):
@@ -44,14 +45,14 @@ class TestOverload:
     def test_refuses_at_once_who_comes_late_soon_after(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        assert not overload.refuses(TARGET_S, 2 * INTERVAL_S)
-        assert overload.refuses(LATE, 2 * INTERVAL_S + 0.9 * WARY_S)
+        assert not overload.refuses(TARGET_S, 2 * INTERVAL_S, is_crowded=True)
+        assert overload.refuses(LATE, 2 * INTERVAL_S + 0.9 * WARY_S, is_crowded=True)
 
     def test_is_calm_again_after_a_while(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        overload.refuses(TARGET_S, 2 * INTERVAL_S)
-        assert not overload.refuses(LATE, 2 * INTERVAL_S + 1.1 * WARY_S)
+        overload.refuses(TARGET_S, 2 * INTERVAL_S, is_crowded=True)
+        assert not overload.refuses(LATE, 2 * INTERVAL_S + 1.1 * WARY_S, is_crowded=True)
 
     def test_stays_wary_while_many_are_refused(self):
         overload = Overload()
@@ -60,27 +61,35 @@ class TestOverload:
             # Late for a fifth of the time, and never for long.
             for step in range(100):
                 is_late = step % 5 == 0
-                assert overload.refuses(LATE if is_late else TARGET_S, second + step / 100) == is_late
+                assert overload.refuses(LATE if is_late else TARGET_S, second + step / 100, is_crowded=True) == is_late
 
     def test_is_calm_again_though_a_few_were_refused(self):
         overload = Overload()
         overload.beware(0)
         refused = [
-            overload.refuses(LATE if step % 100 == 0 else TARGET_S, step / 100)
+            overload.refuses(LATE if step % 100 == 0 else TARGET_S, step / 100, is_crowded=True)
             for step in range(round(3 * WARY_S * 100))
         ]
         assert sum(refused) == WARY_S
 
+    def test_is_calm_again_though_it_is_late_for_no_crowd(self):
+        overload = Overload()
+        overload.beware(0)
+        for step in range(1000):
+            is_late = step % 40 < 30
+            refused = overload.refuses(LATE if is_late else TARGET_S, step / 100, is_crowded=False)
+            assert refused == (is_late and step / 100 < WARY_S)
+
     def test_forgets_what_was_long_ago(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        assert not overload.refuses(LATE, 1000)
+        assert not overload.refuses(LATE, 1000, is_crowded=True)
 
     def test_allows_for_no_crowd_when_it_was_told_to_beware(self):
         overload = Overload()
         overload.beware(0)
-        assert not overload.refuses(TARGET_S, 1)
-        assert overload.refuses(LATE, 1)
+        assert not overload.refuses(TARGET_S, 1, is_crowded=True)
+        assert overload.refuses(LATE, 1, is_crowded=True)
 
 
 async def turns(count: int) -> None:
@@ -144,25 +153,29 @@ class TestDoor:
         assert door.is_overloaded()
 
     async def test_measures_only_while_there_are_requests(self, clock, monkeypatch):
+        door = Door(clock)
         asked: list[float] = []
+        has_ticked = asyncio.Event()
         loop = asyncio.get_running_loop()
         real = loop.call_later
 
         def call_later(delay, callback, *arguments, **options):
             # The loop is shared with what other tests have left behind.
-            if getattr(callback, "__func__", None) is Door._tick:
-                asked.append(delay)
-            return real(0, callback, *arguments, **options)
+            if getattr(callback, "__self__", None) is not door:
+                return real(delay, callback, *arguments, **options)
+
+            def tick() -> None:
+                callback()
+                has_ticked.set()
+
+            asked.append(delay)
+            return real(0, tick)
 
         monkeypatch.setattr(loop, "call_later", call_later)
-        door = Door(clock)
         assert not door.is_overloaded()
         assert asked == [TICK_S]
         clock.now += IDLE_S
-        # The tick that was due.
-        ticked = asyncio.Event()
-        real(0, ticked.set)
-        await ticked.wait()
+        await has_ticked.wait()
         assert asked == [TICK_S]
         assert not door.is_overloaded()
         assert asked == [TICK_S, TICK_S]

@@ -45,6 +45,8 @@ SESSION_OPTIONS = " ".join(
     }.items()
 )
 
+# A primary that has become a standby; a transaction that was ended because it did nothing, or lasted, for too long.
+UNFIT = frozenset({"25006", "25P03", "25P04"})
 # A former primary may go on answering those who are connected to it, and knows nothing of what is written elsewhere.
 _BEGIN = "BEGIN; SELECT now(), current_setting('transaction_read_only'), "
 
@@ -192,12 +194,9 @@ class Database:
 
 
 def _is_unfit(error: BaseException) -> bool:
-    """Return whether PostgreSQL refuses for the state of the session or the server, not for what was asked.
-
-    Class 25 tells that a primary has become a standby, or that a transaction was ended because it took too long.
-    """
+    """Return whether PostgreSQL refuses for the state of the session or the server, not for what was asked."""
     cause = error.orig if isinstance(error, InternalError) else error
-    return isinstance(cause, psycopg.InternalError) and (cause.sqlstate or "").startswith("25")
+    return isinstance(cause, psycopg.InternalError) and cause.sqlstate in UNFIT
 
 
 def _scope(service: str, call: Call, presented: Mapping[str, str] | None) -> bytes:

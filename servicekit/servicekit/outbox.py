@@ -7,10 +7,10 @@ delivery harmless.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     DateTime,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -67,7 +68,7 @@ REPORT_S = 2.0
 KEPT = timedelta(days=7)
 # At a time, so that it takes no time even when many were delivered at once; and it is done oftener than that.
 MOST_DELETED = 1000
-LONGEST_BACKOFF_S = 30
+LONGEST_BACKOFF_S = 5
 # A receiver that is away is asked again soon: what waits is wanted as soon as it is back.
 AWAY_PAUSE_S = 0.5
 AWAY = (
@@ -101,8 +102,10 @@ class _Ending(Enum):
 
     ARRIVED = auto()
     FAILED = auto()
+    PUT_OFF = auto()
+    """A replica of the receiver was away: that says nothing about the event."""
     UNTRIED = auto()
-    """The receiver was away, or the relay was stopped: that says nothing about the event."""
+    """The receiver was away, or the relay was stopped: that says nothing about the event either."""
 
 
 def outbox_table(metadata: MetaData) -> Table:
@@ -146,7 +149,7 @@ class Outbox:
         self._lease_of_owner = QuickStatement(_lease_of_owner(table, data_keys.table))
         self._mark_delivered = QuickStatement(_mark_delivered(table))
         self._let_go = QuickStatement(_let_go(table))
-        self._put_off = QuickStatement(_put_off(table))
+        self._back_off = QuickStatement(_back_off(table))
         self._count_and_trim = QuickStatement(_count_and_trim(table))
 
     async def add(
@@ -240,10 +243,7 @@ class Outbox:
             delivery.cancel()
         if stopped:
             await asyncio.wait(stopped)
-        endings = {
-            event: _Ending.UNTRIED if delivery.cancelled() else delivery.result()
-            for delivery, event in self._under_way.items()
-        }
+        endings = _endings(self._under_way)
         self._under_way.clear()
         await self._end_leases(endings)
 
@@ -265,7 +265,7 @@ class Outbox:
         events: list[Event] = []
         try:
             async with self._database.transaction(self._call) as tx:
-                await self._note_all(tx, {event: delivery.result() for delivery, event in ended.items()})
+                await self._note_all(tx, _endings(ended))
                 if wanted:
                     rows = await self._lease(tx, wanted)
                     events = self._open(rows)
@@ -330,11 +330,14 @@ class Outbox:
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             code = error.code() if isinstance(error, grpc.aio.AioRpcError) else grpc.StatusCode.DEADLINE_EXCEEDED
             log.warning("event not delivered", event_id=str(event.id), status=code.name)
-            # A receiver that has taken another one meanwhile is not away.
-            if code not in AWAY or self._last_arrival > began:
+            if code not in AWAY:
                 return _Ending.FAILED
-            self._is_away = True
-            return _Ending.UNTRIED
+            if self._last_arrival <= began:
+                self._is_away = True
+                return _Ending.UNTRIED
+            # A receiver that has taken another one meanwhile is not away. A replica of it may be, and that is no fault
+            # of the event; but one that takes all its time keeps others from being delivered.
+            return _Ending.FAILED if code is grpc.StatusCode.DEADLINE_EXCEEDED else _Ending.PUT_OFF
         except Exception:
             # One event that cannot be carried must not keep the others from leaving.
             log.exception("event cannot be delivered", event_id=str(event.id))
@@ -353,9 +356,11 @@ class Outbox:
                 rows = await self._mark_delivered.rows(tx, values)
                 return any(row.more for row in rows)
             case _Ending.FAILED:
-                await self._put_off.execute(tx, values)
+                await self._back_off.execute(tx, values)
+            case _Ending.PUT_OFF:
+                await self._let_go.execute(tx, {**values, "pause_s": AWAY_PAUSE_S})
             case _Ending.UNTRIED:
-                await self._let_go.execute(tx, values)
+                await self._let_go.execute(tx, {**values, "pause_s": 0.0})
         return False
 
     async def _note_all(self, tx: Transaction, endings: dict[Event, _Ending]) -> None:
@@ -382,6 +387,12 @@ class Outbox:
             raise
         OUTBOX_WAITING.set(found.waiting)
         OUTBOX_OLDEST_SECONDS.set(float(found.age or 0))
+
+
+def _endings(deliveries: Mapping[asyncio.Task[_Ending], Event]) -> dict[Event, _Ending]:
+    return {
+        event: _Ending.UNTRIED if delivery.cancelled() else delivery.result() for delivery, event in deliveries.items()
+    }
 
 
 def _waiting(table: Table) -> Select[UUID]:
@@ -461,22 +472,25 @@ def _mark_delivered(table: Table) -> ReturningUpdate[*tuple[Any, ...]]:
 
 
 def _let_go(table: Table) -> Update:
-    """Let events be tried at once, as if they had not been tried yet."""
+    """Let events be tried at once or after a pause, as if they had not been tried yet."""
+    pause = bindparam("pause_s", type_=Float)
     return (
         update(table)
         .where(_is_one_of(table), table.c.delivered_at.is_(None))
-        .values(attempts=table.c.attempts - 1, leased_until=func.now())
+        .values(attempts=table.c.attempts - 1, leased_until=_in_seconds(pause))
     )
 
 
-def _put_off(table: Table) -> Update:
+def _back_off(table: Table) -> Update:
     """Let events be tried again, later the more often they have failed."""
     pause = func.least(LONGEST_BACKOFF_S, 0.25 * func.power(2, func.least(table.c.attempts, 8)))
     return (
-        update(table)
-        .where(_is_one_of(table), table.c.delivered_at.is_(None))
-        .values(leased_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause))
+        update(table).where(_is_one_of(table), table.c.delivered_at.is_(None)).values(leased_until=_in_seconds(pause))
     )
+
+
+def _in_seconds(seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def _is_one_of(table: Table) -> ColumnElement[bool]:

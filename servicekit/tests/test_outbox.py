@@ -40,6 +40,8 @@ class Receiver:
         self.is_open.set()
         self.away: grpc.StatusCode | None = None
         self.refused: bytes | None = None
+        # Which are refused, each as often, by a replica that is away.
+        self.unlucky: Counter[bytes] = Counter()
 
     async def take(self, event: Event) -> None:
         self.asked += 1
@@ -57,6 +59,11 @@ class Receiver:
         await self.is_open.wait()
         if event.payload is not None and event.payload == self.refused:
             raise ValueError
+        if event.payload is not None and self.unlucky[event.payload] > 0:
+            self.unlucky[event.payload] -= 1
+            # The others have arrived by now.
+            await until(lambda: bool(self.arrived))
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
         if self.away:
             raise grpc.aio.AioRpcError(self.away, grpc.aio.Metadata(), grpc.aio.Metadata())
         self.arrived.append(event.payload)
@@ -340,6 +347,20 @@ class TestRun:
             async with asyncio.timeout(20):
                 while not count(kit, PUT_OFF):
                     await add_of_each(kit, outbox, [uuid4()], b"one")
+
+    async def test_does_not_hold_it_against_an_event_that_a_replica_is_away(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox = new_outbox()
+        receiver.unlucky[b"unlucky"] = 3
+        await add(kit, outbox, uuid4(), b"unlucky")
+        await add_of_each(kit, outbox, [uuid4() for _ in range(3)], b"one")
+
+        async with running(outbox):
+            await until(lambda: b"unlucky" in receiver.arrived)
+            await until(lambda: count(kit, "delivered_at IS NULL") == 0)
+        assert receiver.unlucky[b"unlucky"] == 0
+        assert count(kit, "attempts = 1") == 4
 
     async def test_keeps_order_and_delivers_once_with_two_relays_and_callers(
         self, kit: Any, new_outbox: Any, receiver: Receiver

@@ -1,5 +1,6 @@
 """What anybody may ask: whether the gateway lives and is ready, and how the API is used."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,7 +81,9 @@ async def readyz(request: Request) -> Response:
     answer=None,
 )
 async def read_openapi(request: Request, query: Annotated[OpenApiQuery, InQuery()]) -> Response:
-    return Response(request.app.state.openapi_of(query.service), media_type="application/json")
+    # The first one takes so long that others would notice.
+    document = await asyncio.to_thread(request.app.state.openapi_of, query.service)
+    return Response(document, media_type="application/json")
 
 
 @routes.get("/api_docs/errors", guard=PUBLIC, summary="List all error codes.", answer=ErrorCodeList)

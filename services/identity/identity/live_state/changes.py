@@ -79,9 +79,10 @@ class LiveStateChanges:
             self._dsn, autocommit=True, connect_timeout=2, application_name="identity live state"
         )
         async with connection:
-            await _require_primary(connection)
-            self._as_of = time.monotonic()
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+            with cut_off_after(ANSWER_S, connection):
+                await _require_primary(connection)
+                self._as_of = time.monotonic()
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
             # What was announced while nobody listened is not known.
             self._publish(WatchLiveStateResponse(everything=True))
             while True:
