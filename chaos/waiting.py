@@ -13,6 +13,9 @@ NEEDS = {
     "gateway": "list benefits",
 }
 
+# What was asked before a process was back may wait for its deadline. That it is back is told by the next question.
+PATIENCE_S = 1.0
+
 
 def answers_again(scene: Scene, name: str, old_pid: int | None = None) -> Callable[[], Awaitable[bool]]:
     """Return a question whether a process, another one than that with the old id, does its work for callers."""
@@ -23,7 +26,8 @@ def answers_again(scene: Scene, name: str, old_pid: int | None = None) -> Callab
         kind = name.rpartition("-")[0]
         person = scene.workload.people[0]
         read = scene.workload.read(NEEDS[kind], person)
-        return await scene.rig.probe(scene.rig.replicas("gateway")[0], read.path, person.headers) == 200
+        gateway = scene.rig.replicas("gateway")[0]
+        return await scene.rig.probe(gateway, read.path, person.headers, PATIENCE_S) == 200
 
     return has_recovered
 
