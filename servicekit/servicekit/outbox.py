@@ -200,13 +200,15 @@ class Outbox:
 
     async def _deliver_all(self, owner_id: UUID, until: float) -> None:
         """Deliver what waits for an owner, or see it delivered by whoever was quicker, unless that takes too long."""
+        pause_s = LOOK_AGAIN_S
         try:
-            while await self._deliver_oldest(owner_id, until):
-                pass
+            while await self._deliver_oldest(owner_id, until, pause_s):
+                # It may have to wait for longer than anybody does.
+                pause_s *= 1.5
         except Refusal:
             self._wake.set()
 
-    async def _deliver_oldest(self, owner_id: UUID, until: float) -> bool:
+    async def _deliver_oldest(self, owner_id: UUID, until: float, pause_s: float) -> bool:
         """Deliver an owner's oldest event; return whether it is worth while to look again."""
         events: list[Event] = []
         try:
@@ -216,7 +218,7 @@ class Outbox:
             if row.id is None:
                 if not row.is_waiting or time.monotonic() > until:
                     return False
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(pause_s)
                 return True
             if not events:
                 return False
