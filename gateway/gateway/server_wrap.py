@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from gateway.credentials import Kind, is_uuid
+from gateway.edge import NEVER_SHED
 from gateway.errors import Refused
 from gateway.exchange import BUDGET_S, Exchange, read_idempotency, read_if_match
 from gateway.fields import Answer, Body, Query
@@ -37,7 +38,7 @@ UNKNOWN_CODES = {
 # Stands for something that is no id further on in a path, whose service first looks for what comes before it. These
 # ids are always made by us, so nothing has this one.
 NO_SUCH_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-111", "RQ-114", "RQ-115")
+ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-114", "RQ-115")
 BODY_CODES = ("RQ-102", "RQ-105", "RQ-106", "RQ-116")
 KEY_CODES = ("RQ-108", "RQ-109")
 # After so long, in seconds, what a caller may do is looked up again: somebody who sends a body slowly, or was let in
@@ -256,6 +257,8 @@ class ServiceRouter:
         def declare(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             reads_body = own_body is not None or _parameter(inspect.signature(endpoint).parameters, Body)
             all_codes = {*codes, *guard.codes, *ANY_ROUTE_CODES}
+            if path not in NEVER_SHED:
+                all_codes.add("RQ-111")
             if guard is not PUBLIC:
                 all_codes.add("RQ-112")
             if Kind.USER in guard.kinds and "{user_id}" in path:
