@@ -91,11 +91,14 @@ class OnceOnly:
             return await effect()
         scope = idempotency.scope
         fingerprint = self._hashes.hash("idempotency", idempotency.fingerprint.hex())
-        if not (await _TRY_LOCK.rows(tx, {"key": int.from_bytes(scope[:8], signed=True)}))[0].is_locked:
-            raise KeyStillRunning
+        is_first = (await _TRY_LOCK.rows(tx, {"key": int.from_bytes(scope[:8], signed=True)}))[0].is_locked
         # Not together with the lock: what its last holder has written is seen only by a statement that begins later.
         row = await self._find.one_or_none(tx, {"scope": scope})
-        if row is not None and row.created_at > tx.now - REMEMBERED:
+        is_remembered = row is not None and row.created_at > tx.now - REMEMBERED
+        if not is_first and not is_remembered:
+            raise KeyStillRunning
+        # Many may repeat an answer at the same time, whoever of them has the lock.
+        if row is not None and is_remembered:
             if row.fingerprint != fingerprint:
                 raise KeyReused
             key = await self._data_keys.find(tx, row.owner_id)
@@ -104,6 +107,9 @@ class OnceOnly:
                 response.ParseFromString(key.open(row.sealed, _bound_to(scope)))
                 replayed.set(True)
                 return response
+            if not is_first:
+                # Its owner was erased, and somebody else does it anew at this moment.
+                raise KeyStillRunning
         if row is not None:
             await tx.execute(delete(self._table).where(self._table.c.scope == scope))
         response = await effect()

@@ -40,6 +40,22 @@ class TestCreatePlatform:
         await identity.platforms.CreatePlatform(request, metadata=identity.said_by(call))
         assert locked_by() > 0
 
+    async def test_is_repeated_while_somebody_else_repeats_it(self, identity: Any, identity_database: Any) -> None:
+        call = identity.with_key(identity.admin)
+        request = pb.CreatePlatformRequest(platform=Platform(name=f"Once {uuid4()}"))
+        with identity_database.superuser() as connection:
+            lock = (int.from_bytes(call.idempotency.scope[:8], signed=True),)
+            connection.execute("SELECT pg_advisory_lock(%s)", lock)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await identity.platforms.CreatePlatform(request, metadata=identity.said_by(call))
+            assert identity.reason_of(error.value) == "RQ_109"
+            connection.execute("SELECT pg_advisory_unlock(%s)", lock)
+            first = await identity.platforms.CreatePlatform(request, metadata=identity.said_by(call))
+            connection.execute("SELECT pg_advisory_lock(%s)", lock)
+            again = identity.platforms.CreatePlatform(request, metadata=identity.said_by(call))
+            assert (await again) == first
+            assert await identity.was_replayed(again)
+
     async def test_refuses_a_key_that_comes_back_with_another_body(self, identity: Any) -> None:
         call = identity.with_key(identity.admin)
         request = pb.CreatePlatformRequest(platform=Platform(name=f"Once {uuid4()}"))
