@@ -313,13 +313,11 @@ class Rig:
 
         return await self.until(is_listening, within_s, f"{name} listens")
 
-    async def probe(
-        self, gateway: str, path: str, headers: Mapping[str, str] | None = None, timeout_s: float = 6.0
-    ) -> int:
+    async def probe(self, gateway: str, path: str, headers: Mapping[str, str] | None = None) -> int:
         """Return the status that a GET gets, 0 when there is no answer."""
         client = HttpClient(self.client_port(gateway))
         try:
-            answer: Answer = await client.request("GET", path, headers or {}, timeout_s=timeout_s)
+            answer: Answer = await client.request("GET", path, headers or {}, timeout_s=6)
         except (NotSent, NoAnswer):
             return 0
         finally:
