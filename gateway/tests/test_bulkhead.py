@@ -1,6 +1,8 @@
 """That a service that does not answer costs no more than its share of the gateway."""
 
-from typing import Any
+from typing import Any, cast
+
+import grpc.aio
 
 from gateway.bulkhead import FEW_CALLS, Bulkhead
 from gateway.errors import Refused
@@ -39,8 +41,12 @@ def is_refused(call: Any) -> bool:
     return False
 
 
+def bulkhead_of(*bounds: int, **options: Any) -> Any:
+    return Bulkhead(cast(grpc.aio.Channel, Channel()), *bounds, **options)
+
+
 def test_further_calls_are_refused_at_once_while_too_many_are_open():
-    channel: Any = Bulkhead(Channel(), 2, crowd=0)  # type: ignore[arg-type]
+    channel: Any = bulkhead_of(2, crowd=0)
     read, write = channel.unary_unary("/Read"), channel.unary_unary("/Write")
     first = read("r", timeout=1)
     write("w", timeout=1)
@@ -53,7 +59,7 @@ def test_further_calls_are_refused_at_once_while_too_many_are_open():
 
 def test_a_crowd_is_let_in_once_until_the_service_has_caught_up():
     most_calls, crowd = FEW_CALLS + 10, 5
-    channel: Any = Bulkhead(Channel(), most_calls, crowd)  # type: ignore[arg-type]
+    channel: Any = bulkhead_of(most_calls, crowd)
     read = channel.unary_unary("/Read")
     calls = [read("r", timeout=1) for _ in range(most_calls + crowd)]
     assert is_refused(read)
@@ -69,13 +75,13 @@ def test_a_crowd_is_let_in_once_until_the_service_has_caught_up():
 
 
 def test_streams_do_not_count():
-    channel: Any = Bulkhead(Channel(), 1, crowd=0)  # type: ignore[arg-type]
+    channel: Any = bulkhead_of(1, crowd=0)
     assert [channel.unary_stream("/Watch")("r") for _ in range(3)] == ["/Watch"] * 3
 
 
 def test_tells_of_each_call_that_it_refuses():
     told: list[bool] = []
-    call = Bulkhead(Channel(), most_calls=1, crowd=0, on_full=lambda: told.append(True)).unary_unary("/a")
+    call = bulkhead_of(most_calls=1, crowd=0, on_full=lambda: told.append(True)).unary_unary("/a")
     call("r", timeout=1)
     assert told == []
     assert is_refused(call)
@@ -83,7 +89,7 @@ def test_tells_of_each_call_that_it_refuses():
 
 
 def test_says_beforehand_that_it_would_refuse():
-    bulkhead = Bulkhead(Channel(), most_calls=1, crowd=1)  # type: ignore[arg-type]
+    bulkhead = bulkhead_of(most_calls=1, crowd=1)
     call = bulkhead.unary_unary("/a")
     said = []
     for _ in range(3):

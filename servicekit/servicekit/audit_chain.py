@@ -38,6 +38,7 @@ from sqlalchemy import (
 )
 
 from aarokya.audit.v1.audit_log_pb2 import AuditLogVerification
+from servicekit.advisory_locks import try_lock
 from servicekit.audit_heads import Head, HeadFile
 from servicekit.background import repeat
 from servicekit.caller import system_call
@@ -90,9 +91,6 @@ SETTINGS = {
 }
 
 _HORIZON = bindparam("horizon", type_=BigInteger)
-_TRY_LOCK = QuickStatement(
-    select(func.pg_try_advisory_xact_lock(bindparam("key", type_=BigInteger)).label("is_locked"))
-)
 _PREPARE = QuickStatement(
     select(*(func.set_config(name, value, true()).label(name) for name, value in SETTINGS.items()))
 )
@@ -170,8 +168,8 @@ class AuditChain:
         if self._last_kept is None:
             self._last_kept = await asyncio.to_thread(self._heads.last)
         async with self._database.transaction(system_call(self._service), longest_s=LONGEST_S) as tx:
-            alone = (await _TRY_LOCK.rows(tx, {"key": LOCK}))[0].is_locked
-            await _prepare(tx)
+            alone = await try_lock(tx, LOCK)
+            await _PREPARE.execute(tx, {})
             head = await self._head(tx)
             was_there = await self._is_there(tx, self._last_kept)
             horizon = self._known.horizon if self._known and self._known.head == head else head.horizon
@@ -249,7 +247,7 @@ class AuditChain:
         """
         # Read before the chain, which can only grow meanwhile.
         heads = await asyncio.to_thread(self._heads.read)
-        await _prepare(tx)
+        await _PREPARE.execute(tx, {})
         newest = await self._head(tx)
         # Beyond the end there is still to be seen whether the end was cut off.
         first = min(max(from_sequence, 1), newest.sequence + 1)
@@ -393,10 +391,6 @@ class _Walk:
     def place_of(self, transaction: int) -> int:
         """Return the first place in the chain by which a transaction's rows should have been chained."""
         return next((sequence for horizon, sequence in self._horizons if horizon > transaction), self.expected)
-
-
-async def _prepare(tx: Transaction) -> None:
-    await _PREPARE.execute(tx, {})
 
 
 def _id_at(tx: Transaction, seconds_ago: int) -> UUID:

@@ -122,7 +122,7 @@ class DataKeys:
         held: DataKey | None = tx.held.get((DataKey, owner_id))
         if held is not None:
             return held
-        found = await self._row(tx, owner_id, self._by_owner_held)
+        found = await self._by_owner_held.one_or_none(tx, {"owner": owner_id})
         if found is None:
             key_id = uuid7()
             await self._insert.execute(
@@ -136,7 +136,7 @@ class DataKeys:
                     "created_at": tx.now,
                 },
             )
-            found = await self._row(tx, owner_id, self._by_owner_held)
+            found = await self._by_owner_held.one_or_none(tx, {"owner": owner_id})
             if found is None:
                 raise LookupError("the owner's data key is of another platform")
         key = self._unwrap(found, owner_id)
@@ -147,7 +147,7 @@ class DataKeys:
 
     async def find(self, tx: Transaction, owner_id: UUID) -> DataKey | None:
         """Return the owner's key to read with, or None when it was never made or was destroyed."""
-        row = await self._row(tx, owner_id, self._by_owner)
+        row = await self._by_owner.one_or_none(tx, {"owner": owner_id})
         return None if row is None else self._unwrap(row, owner_id)
 
     async def destroy(self, tx: Transaction, owner_id: UUID, platform_id: UUID | None = None) -> None:
@@ -236,10 +236,6 @@ class DataKeys:
             "key_id": row.id,
             "rewrapped": self._ring.wrap(self._ring.unwrap(row.master_key_id, row.wrapped, aad), aad),
         }
-
-    async def _row(self, tx: Transaction, owner_id: UUID, by_owner: QuickStatement) -> Values | None:
-        rows = await by_owner.rows(tx, {"owner": owner_id})
-        return rows[0] if rows else None
 
     def _unwrap(self, row: Values, owner_id: UUID) -> DataKey | None:
         if row["wrapped"] is None:

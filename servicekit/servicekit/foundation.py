@@ -19,7 +19,7 @@ from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
 from servicekit.logs import configure_logs
 from servicekit.metrics import AUDIT_UNSEALED, CERTIFICATE_EXPIRY, serve_metrics
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.server import Servicer, serve
 from servicekit.settings import ServiceSettings, key_bytes
 from servicekit.tls import server_credentials, soonest_expiry

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 from sqlalchemy import (
-    BigInteger,
     Column,
     DateTime,
     LargeBinary,
@@ -16,11 +15,11 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     delete,
-    func,
     insert,
     select,
 )
 
+from servicekit.advisory_locks import try_lock
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys
 from servicekit.database import Transaction
@@ -31,9 +30,6 @@ from servicekit.server import replayed
 REMEMBERED = timedelta(hours=24)
 # At a time, so that the answers of a busy day are deleted without running into a statement's time limit.
 MOST_FORGOTTEN = 1000
-_TRY_LOCK = QuickStatement(
-    select(func.pg_try_advisory_xact_lock(bindparam("key", type_=BigInteger)).label("is_locked"))
-)
 Response = TypeVar("Response", bound=Message)
 
 
@@ -91,7 +87,7 @@ class OnceOnly:
             return await effect()
         scope = idempotency.scope
         fingerprint = self._hashes.hash("idempotency", idempotency.fingerprint.hex())
-        is_first = (await _TRY_LOCK.rows(tx, {"key": int.from_bytes(scope[:8], signed=True)}))[0].is_locked
+        is_first = await try_lock(tx, int.from_bytes(scope[:8], signed=True))
         # Not together with the lock: what its last holder has written is seen only by a statement that begins later.
         row = await self._find.one_or_none(tx, {"scope": scope})
         is_remembered = row is not None and row.created_at > tx.now - REMEMBERED

@@ -7,10 +7,6 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, ColumnElement, DateTime, Select, Uuid, tuple_
 
-from servicekit.page_tokens import PageTokens
-
-__all__ = ["PageTokens", "newest_first", "value_of"]
-
 
 def newest_first(
     statement: Select[Any], order: Sequence[ColumnElement[Any]], cursor: Sequence[str] | None, page_size: int
@@ -19,10 +15,17 @@ def newest_first(
 
     The columns must be unique together; an index on them makes each page cost the same however deep it lies.
     """
-    if cursor is not None:
-        values = [value_of(column, text) for column, text in zip(order, cursor, strict=True)]
-        statement = statement.where(tuple_(*order) < tuple_(*values))
-    return statement.order_by(*(column.desc() for column in order)).limit(page_size + 1)
+    after = None if cursor is None else [value_of(column, text) for column, text in zip(order, cursor, strict=True)]
+    return rows_after(statement, order, after, page_size + 1)
+
+
+def rows_after(
+    statement: Select[Any], order: Sequence[ColumnElement[Any]], after: Sequence[Any] | None, rows: Any
+) -> Select[Any]:
+    """Return the statement limited to so many rows, newest first, after one with these values or from the first on."""
+    if after is not None:
+        statement = statement.where(tuple_(*order) < tuple_(*after))
+    return statement.order_by(*(column.desc() for column in order)).limit(rows)
 
 
 def value_of(column: ColumnElement[Any], text: str) -> object:

@@ -9,10 +9,10 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
-from sqlalchemy import BigInteger, ClauseElement, ColumnElement, Select, bindparam, create_engine, tuple_
+from sqlalchemy import BigInteger, ClauseElement, ColumnElement, Select, bindparam, create_engine
 
 from servicekit.database import QuickRow, Transaction
-from servicekit.paging import value_of
+from servicekit.paging import rows_after, value_of
 
 Values = dict[str, Any]
 
@@ -101,12 +101,9 @@ class QuickPages:
         return await statement.rows(tx, {**values, **after, "page_rows": page_size + 1})
 
     def _statement(self, *, has_cursor: bool, variant: tuple[Hashable, ...]) -> QuickStatement:
-        statement = self._build(*variant)
-        if has_cursor:
-            after = [bindparam(_after(number), type_=column.type) for number, column in enumerate(self._order)]
-            statement = statement.where(tuple_(*self._order) < tuple_(*after))
-        newest = statement.order_by(*(column.desc() for column in self._order))
-        return QuickStatement(newest.limit(bindparam("page_rows", type_=BigInteger)))
+        after = [bindparam(_after(number), type_=column.type) for number, column in enumerate(self._order)]
+        rows = bindparam("page_rows", type_=BigInteger)
+        return QuickStatement(rows_after(self._build(*variant), self._order, after if has_cursor else None, rows))
 
 
 def _after(number: int) -> str:

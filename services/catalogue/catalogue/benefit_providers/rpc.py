@@ -12,7 +12,7 @@ from catalogue.benefit_providers.service import BenefitProviderService
 from servicekit.data_keys import SERVICE_OWNER
 from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.server import GATEWAY, allow_peers, call_of
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -15,7 +15,7 @@ from catalogue.benefits.service import BenefitService
 from servicekit.data_keys import SERVICE_OWNER
 from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.server import GATEWAY, LARGEST_ANSWER, allow_peers, call_of
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -14,7 +14,7 @@ from identity.platforms.repository import ApiKeyRepository, PlatformRepository, 
 from identity.platforms.service import ApiKeyService, PlatformService
 from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.server import GATEWAY, allow_peers, call_of
 
 Context = grpc.aio.ServicerContext[Any, Any]

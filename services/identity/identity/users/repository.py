@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, LargeBinary, Select, Text, Uuid, bindparam, func, select, update
+from sqlalchemy import LargeBinary, Select, Text, Uuid, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from aarokya.identity.v1.user_pb2 import User
 from identity.models import users
 from identity.users.errors import PhoneTaken
+from servicekit.advisory_locks import lock
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import SERVICE_OWNER, DataKeys, OwnerErased
 from servicekit.database import AnyRow, Transaction, refusing
@@ -23,7 +24,6 @@ _USER = bindparam("user", type_=Uuid)
 _PLATFORM = bindparam("platform", type_=Uuid)
 _STATUS = bindparam("wanted_status", type_=Text)
 _PHONE = bindparam("phone", type_=LargeBinary)
-_LOCK = QuickStatement(select(func.pg_advisory_xact_lock(bindparam("key", type_=BigInteger)).label("locked")))
 
 
 @dataclass(slots=True)
@@ -112,8 +112,8 @@ class UserRepository:
 
     async def hold_phone(self, tx: Transaction, platform_id: UUID, phone_number: str) -> None:
         """Wait until no other call creates the platform's user with this number, and keep others waiting."""
-        lock = self._hashes.hash("phone_number_lock", str(platform_id), phone_number)
-        await _LOCK.execute(tx, {"key": int.from_bytes(lock[:8], signed=True)})
+        key = self._hashes.hash("phone_number_lock", str(platform_id), phone_number)
+        await lock(tx, int.from_bytes(key[:8], signed=True))
 
     async def list_newest(
         self,

@@ -16,7 +16,7 @@ from servicekit.database import Database
 from servicekit.enum_text import text_of
 from servicekit.idempotency import OnceOnly
 from servicekit.outbox import Outbox
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.server import GATEWAY, allow_peers, call_of
 
 Context = grpc.aio.ServicerContext[Any, Any]

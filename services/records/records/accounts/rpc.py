@@ -13,7 +13,7 @@ from records.accounts.service import AccountService
 from records.users.states import UserStates
 from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.server import GATEWAY, allow_peers, call_of
 
 Context = grpc.aio.ServicerContext[Any, Any]

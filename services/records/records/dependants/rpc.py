@@ -12,7 +12,7 @@ from records.dependants.service import DependantService
 from records.users.states import UserStates
 from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 from servicekit.rows import to_datetime
 from servicekit.server import GATEWAY, allow_peers, call_of
 

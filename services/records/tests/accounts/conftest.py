@@ -20,7 +20,7 @@ from records.users.errors import UserUnknown
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency, system_call
 from servicekit.crypto import generate_key
 from servicekit.idempotency import OnceOnly
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 
 ACTIVE = UserStatus.USER_STATUS_ACTIVE
 

@@ -22,7 +22,7 @@ from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotenc
 from servicekit.crypto import generate_key
 from servicekit.errors import ServiceAway
 from servicekit.idempotency import OnceOnly
-from servicekit.paging import PageTokens
+from servicekit.page_tokens import PageTokens
 
 ACTIVE = UserStatus.USER_STATUS_ACTIVE
 
