@@ -1,7 +1,9 @@
 """The PostgreSQL server that tests work on: in a container where a Docker engine answers, else one of our own."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -88,3 +90,54 @@ def migrated_database(server: DatabaseServer, service: str, name: str) -> Logins
     logins = provisioned_database(server, service, name)
     migrations.upgrade(service, logins.owner_dsn)
     return logins
+
+
+@contextmanager
+def without_standby(superuser_dsn: str) -> Iterator[None]:
+    """Have commits in one database wait for a standby that is not there, as long as the block lasts."""
+    with psycopg.connect(superuser_dsn, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = on")
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        connection.execute("SELECT pg_reload_conf()")
+        # Settings are taken over by sessions that begin later.
+        _end_other_sessions(connection)
+        try:
+            while not _commit_waits(superuser_dsn):
+                pass
+            yield
+        finally:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute(f"ALTER DATABASE {name} RESET synchronous_commit")
+            _end_other_sessions(connection)
+
+
+async def waits_for_standby(doing: Awaitable[object], for_s: float = 1.0) -> bool:
+    """Return whether something that would be done at once is not done `without_standby`; it is given up then."""
+    try:
+        async with asyncio.timeout(for_s):
+            await doing
+    except TimeoutError:
+        return True
+    return False
+
+
+def _end_other_sessions(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+def _commit_waits(dsn: str) -> bool:
+    """Commit, give that up soon, and return whether it was waiting for a standby then."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        said: list[str | None] = []
+        connection.add_notice_handler(lambda notice: said.append(notice.message_primary))
+        giving_up = threading.Timer(0.2, connection.cancel_safe)
+        giving_up.start()
+        connection.execute("SELECT pg_logical_emit_message(true, 'tests', '')")
+        giving_up.cancel()
+        giving_up.join()
+        return bool(said)

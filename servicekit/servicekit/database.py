@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from servicekit.caller import Call, CallerType
+from servicekit.deadline import time_left
 from servicekit.errors import Refusal, ServiceAway, ServiceBusy
 
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
@@ -33,7 +34,8 @@ WAITING_FOR_EACH = 50
 # A server that hangs, or that nobody reaches any more, does not answer a cancellation either, so the connection is cut
 # off: at the beginning, where nothing can take long, and when nobody can be waiting for the transaction any more.
 BEGINNING_S = 3.0
-LONGEST_S = 6.0
+LONGEST_S = 5.0
+CANCELLING_S = 1.0
 # The gateway gives a call 5 s; the database gives up before that, so that nothing runs on for nobody.
 SESSION_OPTIONS = " ".join(
     f"-c {name}={value}"
@@ -49,6 +51,8 @@ SESSION_OPTIONS = " ".join(
 UNFIT = frozenset({"25006", "25P03", "25P04"})
 # A former primary may go on answering those who are connected to it, and knows nothing of what is written elsewhere.
 _BEGIN = "BEGIN; SELECT now(), current_setting('transaction_read_only'), "
+# An entry in the log that nobody reads; a commit waits for standbys only when it has left one.
+_LEAVE_AN_ENTRY = b"SELECT pg_logical_emit_message(true, 'aarokya', '')"
 
 log = structlog.get_logger()
 
@@ -95,6 +99,14 @@ class Transaction:
         """Run a statement and return its result."""
         return await self.connection.execute(statement)
 
+    async def confirm_reads(self) -> None:
+        """Have the commit wait for the standbys although nothing was written.
+
+        What was read may be a commit that was given up while it waited for them: everybody sees it, and it is lost
+        when one of them takes over. So whoever acknowledges it, or acts on it elsewhere, waits for them too.
+        """
+        await self.driver.execute(_LEAVE_AN_ENTRY)
+
 
 class Database:
     """The runtime login's connections to a service's database."""
@@ -140,7 +152,7 @@ class Database:
                 worker role, a partner or user as the bare runtime login within its platform.
             presented: settings that open single rows to a caller who is not known yet, such as the hash of a secret;
                 the bare runtime login is used and no platform is set.
-            longest_s: after how many seconds the connection is cut off.
+            longest_s: after how many seconds the transaction is cancelled, and the connection cut off.
 
         Raises:
             ServiceAway: the database does not answer, or not in time.
@@ -152,18 +164,22 @@ class Database:
         try:
             async with self._engine.connect() as connection:
                 driver, now = await self._begin(connection, _scope(self._service, call, presented))
-                with cut_off_after(longest_s, driver):
-                    try:
-                        yield Transaction(connection, driver, call, now)
-                    except BaseException as error:
-                        # Without an answer it is rolled back as well, and what went wrong before is what matters.
-                        with suppress(psycopg.Error):
-                            await _end(connection, driver, b"ROLLBACK")
-                        if _is_unfit(error):
-                            # The next one may lead to a server that can be written to.
-                            await connection.invalidate()
-                        raise
-                    await _end(connection, driver, b"COMMIT")
+                try:
+                    with cut_off_after(longest_s, driver, cancelling_s=CANCELLING_S):
+                        try:
+                            yield Transaction(connection, driver, call, now)
+                        except BaseException as error:
+                            # Without an answer it is rolled back as well, and what went wrong before is what matters.
+                            with suppress(psycopg.Error):
+                                await _end(connection, driver, b"ROLLBACK")
+                            if _is_unfit(error):
+                                # The next one may lead to a server that can be written to.
+                                await connection.invalidate()
+                            raise
+                        await _end(connection, driver, b"COMMIT")
+                finally:
+                    if driver.closed:
+                        await connection.invalidate()
         except PoolTimeout as error:
             raise ServiceBusy from error
         except (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError) as error:
@@ -179,18 +195,26 @@ class Database:
     async def _begin(self, connection: AsyncConnection, scope: bytes) -> tuple[Connection, datetime]:
         """Begin and set the scope in one round trip, on the first connection of the pool that is not dead.
 
-        When a server restarts or fails over, all pooled connections are dead at once, and each is found out in turn.
+        When a server restarts or fails over, all pooled connections are dead at once, and each is found out in turn,
+        as long as somebody waits for the transaction: one that began later could undo what was acknowledged since.
         """
         for _ in range(self._pool_size):
             driver = await _driver(connection)
             try:
                 return driver, await _open_scope(driver, scope)
             except psycopg.OperationalError:
-                if not driver.closed:
+                # It may have come in the place of a cancellation.
+                if not driver.closed or _is_cancelled():
                     raise
                 await connection.invalidate()
+            time_left(BEGINNING_S)
         driver = await _driver(connection)
         return driver, await _open_scope(driver, scope)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_unfit(error: BaseException) -> bool:
@@ -258,22 +282,42 @@ async def _driver(connection: AsyncConnection) -> Connection:
 
 
 @contextmanager
-def cut_off_after(seconds: float, connection: Connection) -> Iterator[None]:
+def cut_off_after(seconds: float, connection: Connection, *, cancelling_s: float = 0.0) -> Iterator[None]:
     """Shut the connection down when the block lasts too long.
 
     A cancelled statement waits on for the server's word that it was cancelled, which one that hangs does not give.
+
+    Args:
+        seconds: how long the block may last.
+        connection: where it runs.
+        cancelling_s: how long the server may take to hear of a cancellation before, if it is to be told. A session that
+            waits for a standby does not notice that its connection is gone, and would wait for ever.
+
+    Raises:
+        psycopg.OperationalError: it lasted too long. A commit may have been done, but not waited for.
     """
-
-    def cut_off() -> None:
-        if not connection.closed:
-            with socket.socket(fileno=os.dup(connection.fileno())) as copy, suppress(OSError):
-                copy.shutdown(socket.SHUT_RDWR)
-
-    timer = asyncio.get_running_loop().call_later(seconds, cut_off)
+    cutting: list[asyncio.Task[None]] = []
+    timer = asyncio.get_running_loop().call_later(
+        seconds, lambda: cutting.append(asyncio.create_task(_cut_off(connection, cancelling_s)))
+    )
     try:
         yield
     finally:
         timer.cancel()
+        if cutting:
+            # What is about to be shut down must not be used by the next one.
+            connection.pgconn.finish()
+    if cutting:
+        raise psycopg.OperationalError("it took too long")
+
+
+async def _cut_off(connection: Connection, cancelling_s: float) -> None:
+    if cancelling_s:
+        with suppress(psycopg.Error):
+            await connection.cancel_safe(timeout=cancelling_s)
+    if not connection.closed:
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -54,10 +54,7 @@ class OnceOnly:
         self._table = table
         self._data_keys = data_keys
         self._hashes = hashes
-        # Locked, so that a repeated answer waits for the standbys as the first one did: a commit that was given up
-        # while it waited for one is seen by all, and lost when that one takes over.
-        found = select(table).where(table.c.scope == bindparam("scope", type_=LargeBinary))
-        self._find = QuickStatement(found.with_for_update(read=True))
+        self._find = QuickStatement(select(table).where(table.c.scope == bindparam("scope", type_=LargeBinary)))
         self._insert = QuickStatement(insert(table), table.c.keys())
 
     async def once(
@@ -101,6 +98,7 @@ class OnceOnly:
             if key is not None:
                 response = response_type()
                 response.ParseFromString(key.open(row.sealed, _bound_to(scope)))
+                await tx.confirm_reads()
                 replayed.set(True)
                 return response
             if not is_first:

@@ -10,8 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from servicekit import database as database_module
 from servicekit.database import WAITING_FOR_EACH, Database
+from servicekit.deadline import set_deadline
 from servicekit.errors import NotFound, ServiceAway, ServiceBusy
+from tests.database_server import without_standby
 
 SLEEP = text("SELECT pg_sleep(5)")
 
@@ -142,6 +145,71 @@ async def test_a_connection_that_hangs_is_cut_off_and_replaced(kit):
     assert time.monotonic() - began < 2
     async with kit.database.transaction(kit.worker) as tx:
         assert (await tx.execute(text("SELECT 1"))).scalar_one() == 1
+
+
+async def test_a_commit_that_waits_for_a_standby_is_given_up_and_leaves_no_session(kit):
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kit' AND wait_event = 'SyncRep'"
+    with without_standby(kit.superuser_dsn), kit.superuser() as connection:
+        with pytest.raises(ServiceAway):
+            async with kit.database.transaction(kit.worker, longest_s=0.3) as tx:
+                await kit.audit_log.record(tx, "note.change", "note", "n-1")
+        async with asyncio.timeout(10):
+            while connection.execute(waiting).fetchone() != (0,):  # noqa: ASYNC110  # the database tells nobody
+                await asyncio.sleep(0.02)
+
+
+async def test_reads_that_are_confirmed_wait_for_a_standby_and_others_do_not(kit):
+    with without_standby(kit.superuser_dsn):
+        async with kit.database.transaction(kit.worker) as tx:
+            await tx.execute(text("SELECT 1"))
+        with pytest.raises(ServiceAway):
+            async with kit.database.transaction(kit.worker, longest_s=0.3) as tx:
+                await tx.confirm_reads()
+
+
+@pytest.fixture
+def swallowed(monkeypatch) -> asyncio.Event:
+    """Have the first connection swallow everything: it is cut off, which is what who uses it hears."""
+    begin = database_module._open_scope
+    has_begun = asyncio.Event()
+
+    async def open_scope(driver, scope):
+        if has_begun.is_set():
+            return await begin(driver, scope)
+        has_begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.2)
+        await driver.close()
+        raise psycopg.OperationalError("the connection was cut off")
+
+    monkeypatch.setattr(database_module, "_open_scope", open_scope)
+    return has_begun
+
+
+async def test_a_cancelled_transaction_does_not_go_on_with_another_connection(kit, swallowed):
+    was_open = False
+
+    async def work() -> None:
+        nonlocal was_open
+        async with kit.database.transaction(kit.worker):
+            was_open = True
+
+    working = asyncio.create_task(work())
+    await swallowed.wait()
+    working.cancel()
+    with pytest.raises(ServiceAway):
+        await working
+    assert not was_open
+
+
+@pytest.mark.parametrize(("seconds", "is_open"), [(5.0, True), (0.1, False)])
+async def test_another_connection_is_tried_only_while_somebody_waits(kit, swallowed, seconds, is_open):
+    was_open = False
+    set_deadline(seconds)
+    with suppress(ServiceAway):
+        async with kit.database.transaction(kit.worker):
+            was_open = True
+    assert was_open == is_open
 
 
 async def test_more_than_can_be_done_in_time_is_refused_at_once(kit):

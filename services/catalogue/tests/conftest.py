@@ -57,6 +57,7 @@ class CatalogueKit(Callers):
     """A migrated database, the rules that work on it, and callers."""
 
     database: Database
+    superuser_dsn: str
     owner_dsn: str
     runtime_dsn: str
     audit: AuditLog
@@ -143,6 +144,7 @@ async def shared_kit(cluster: DatabaseServer) -> AsyncIterator[CatalogueKit]:
     provider_rows, benefit_rows = BenefitProviderRepository(), BenefitRepository()
     yield CatalogueKit(
         database,
+        dsns.superuser_dsn,
         dsns.owner_dsn,
         dsns.runtime_dsn,
         audit,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 import re2
@@ -26,6 +27,8 @@ CODE = re.compile(r"[a-z][a-z0-9_]{1,31}", re.ASCII)
 # A business has landlines, toll-free and short numbers, written in many ways; people dial it, no program does.
 SUPPORT_PHONE = re.compile(r"\+?(?:[ ().-]*[0-9]){3,15}[ ().-]*", re.ASCII)
 LONGEST_MRN_PATTERN = 200
+# What was written for longer has reached the standbys, as later writes have, or the service takes none.
+LATELY = timedelta(minutes=10)
 # The log would repeat the pattern.
 QUIETLY = re2.Options()
 QUIETLY.log_errors = False
@@ -94,7 +97,8 @@ class BenefitProviderService:
         """Return the provider if an MRN of it may be linked, and remember that one may have been.
 
         Only the first check of a provider writes. It locks the row, so that a provider is not deleted at the
-        same moment; all later ones just read, since a provider with MRNs is never deleted.
+        same moment; all later ones just read, since a provider with MRNs is never deleted. The first ones of these wait
+        until that cannot be lost any more.
         """
         stored = await self._providers.find(tx, provider_id)
         if stored is not None and _is_usable(stored.provider) and stored.mrn_issued_at is None:
@@ -104,6 +108,8 @@ class BenefitProviderService:
         if stored.mrn_issued_at is None:
             await self._providers.note_mrn_issued(tx, provider_id)
             await self._record(tx, "benefit_provider.note_mrn_issued", stored.provider.id, {"mrn_issued_at": None})
+        elif tx.now - stored.mrn_issued_at < LATELY:
+            await tx.confirm_reads()
         return stored.provider
 
     async def _get(self, tx: Transaction, provider_id: UUID, *, for_update: bool = False) -> StoredBenefitProvider:

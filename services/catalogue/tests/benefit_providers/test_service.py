@@ -16,6 +16,7 @@ from catalogue.benefit_providers.errors import (
     BenefitProviderUnknown,
 )
 from servicekit.errors import VersionMismatch
+from tests.database_server import waits_for_standby, without_standby
 
 INACTIVE = BenefitProviderStatus.BENEFIT_PROVIDER_STATUS_INACTIVE
 ACTIVE = BenefitProviderStatus.BENEFIT_PROVIDER_STATUS_ACTIVE
@@ -276,6 +277,14 @@ class TestCheckMrnProvider:
         entries = await kit.history(provider.id)
         assert [entry.action for entry in entries] == ["benefit_provider.create", "benefit_provider.note_mrn_issued"]
         assert entries[-1].actor.id == "records"
+
+    async def test_answers_only_when_no_standby_can_lack_that_there_may_be_mrns(self, kit: Any) -> None:
+        provider = await kit.add_provider(issues_mrn=True)
+        with without_standby(kit.superuser_dsn):
+            assert await waits_for_standby(kit.check_mrn(provider.id))
+            # Everybody sees what was given up, so it is not written again.
+            assert await waits_for_standby(kit.check_mrn(provider.id))
+        assert await kit.check_mrn(provider.id) == provider
 
     async def test_leaves_the_version_as_it_is(self, kit: Any) -> None:
         provider = await kit.add_provider(issues_mrn=True)

@@ -12,8 +12,9 @@ from servicekit.database import Database
 from servicekit.erasures import ErasureFile
 
 PERIOD_S = 0.5
-# An erasure is told by the time at which its transaction began, and none lasts so long.
-LONGEST = timedelta(minutes=1)
+# An erasure is told by the time at which its transaction began, and seen when that is over, which may take a while when
+# it has to wait for standbys.
+LONGEST = timedelta(hours=1)
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC) + LONGEST
 
 
@@ -39,7 +40,9 @@ class ErasureList:
             self._known = {erasure.user_id for erasure in written}
         async with self._database.transaction(system_call(SERVICE)) as tx:
             erasures = await self._users.list_erased_since(tx, self._newest - LONGEST)
-        new = [erasure for erasure in erasures if erasure.user_id not in self._known]
+            new = [erasure for erasure in erasures if erasure.user_id not in self._known]
+            if new:
+                await tx.confirm_reads()
         if new:
             await asyncio.to_thread(self._file.append, new)
             self._newest = max(self._newest, new[-1].erased_at)

@@ -16,6 +16,7 @@ from identity.users.errors import PhoneTaken, ProfileIncomplete, UserRuleBroken,
 from servicekit.caller import system_call
 from servicekit.erasures import Erasure, ErasureFile
 from servicekit.errors import InvalidField, VersionMismatch
+from tests.database_server import waits_for_standby, without_standby
 
 ONBOARDING = UserStatus.USER_STATUS_ONBOARDING
 ACTIVE = UserStatus.USER_STATUS_ACTIVE
@@ -601,6 +602,17 @@ class TestErasureList:
         listed = [str(erasure.user_id) for erasure in file.read()]
         assert listed.index(before.id) < listed.index(during.id)
         assert spared.id not in listed
+
+    async def test_names_nobody_whose_erasure_a_standby_may_lack(self, rules: Any, tmp_path: Path) -> None:
+        file = ErasureFile(tmp_path / "heads.erasures")
+        user = await rules.add_deactivated_user()
+        names = ErasureList(rules.database, rules.user_rows, file)
+        with without_standby(rules.superuser_dsn):
+            assert await waits_for_standby(rules.erase(user))
+            assert await waits_for_standby(names._write())
+            assert UUID(user.id) not in {erasure.user_id for erasure in file.read()}
+        await names._write()
+        assert UUID(user.id) in {erasure.user_id for erasure in file.read()}
 
     async def test_waits_for_a_file_that_cannot_be_read(self, rules: Any, tmp_path: Path) -> None:
         path = tmp_path / "heads.erasures"

@@ -96,6 +96,7 @@ class AccountService:
         if details:
             raise AccountRuleBroken(*details)
         if not changed_fields(before, after):
+            await tx.confirm_reads()
             return before
         if after.is_primary and not before.is_primary:
             primary = await self._accounts.find_primary(tx, user_id)

@@ -123,6 +123,7 @@ class DependantService:
         after = apply_mask(before, with_e164(wanted), mask)
         changed = set(changed_fields(before, after))
         if not changed:
+            await tx.confirm_reads()
             return before
         _require_changeable(before)
         if after.relationship == SELF:

@@ -1,6 +1,7 @@
 """Every SQL statement about MRNs."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -83,6 +84,11 @@ class MrnRepository:
             mrns.c.platform_id == tx.call.caller.platform_id,
         )
         return (await tx.execute(statement)).first() is not None
+
+    async def hold_owner(self, tx: Transaction, user_id: UUID) -> None:
+        """Keep a user who has MRNs from being erased until the transaction ends; one who was erased before is fine."""
+        with suppress(OwnerErased):
+            await self._keys.for_owner(tx, user_id)
 
     async def delete(self, tx: Transaction, mrn_id: UUID) -> None:
         """Take an MRN away."""

@@ -115,6 +115,9 @@ class MrnService:
 
     async def unlink_mrn(self, tx: Transaction, mrn_id: UUID, reason: str | None) -> None:
         """Take an MRN away; its dependant and provider can then be linked again."""
+        if reason is not None:
+            # It is sealed by the user's key. Whoever erases the user takes that first, and then the MRN.
+            await self._mrns.hold_owner(tx, UUID((await self._find(tx, mrn_id)).mrn.user_id))
         stored = await self._find(tx, mrn_id, for_update=True)
         await self._mrns.delete(tx, mrn_id)
         await self._audit.record(

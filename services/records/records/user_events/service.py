@@ -37,6 +37,7 @@ class UserEventService:
         user_id, platform_id = UUID(event.user_id), UUID(event.platform_id)
         moment = await self._dependant_rows.lock_family(tx, user_id)
         if not await self._inbox.is_new(tx, UUID(event.event_id)):
+            await tx.confirm_reads()
             return
         known = await self._users.find(tx, user_id)
         if known is not None and known.erased_at is not None:

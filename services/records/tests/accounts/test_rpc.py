@@ -12,6 +12,7 @@ from aarokya.records.v1.account_pb2 import AccountStatus, AccountType, AccountVe
 from records.accounts.errors import AccountAlreadyThere, AccountRuleBroken, AccountUnknown
 from records.users.errors import UserUnknown, WrongUserStatus
 from servicekit.errors import BadPageToken, KeyReused
+from tests.database_server import waits_for_standby, without_standby
 
 BANK = AccountType.ACCOUNT_TYPE_BANK
 UPI = AccountType.ACCOUNT_TYPE_UPI
@@ -317,6 +318,12 @@ class TestUpdateAccount:
         account = await desk.create(account_number="123456789012", holder_name="Ravi")
         assert await desk.update(account.id, **fields) == account
         assert len(await desk.kit.history(account.id)) == 1
+
+    async def test_finds_nothing_to_change_only_when_no_standby_can_lack_it(self, desk: Desk) -> None:
+        account = await desk.create()
+        with without_standby(desk.kit.superuser_dsn):
+            assert await waits_for_standby(desk.update(account.id))
+        assert await desk.update(account.id) == account
 
     @pytest.mark.parametrize("fields", [{"account_number": "998877665544"}, {"ifsc": "SBIN0001234"}])
     async def test_new_number_must_be_verified_anew(self, desk: Desk, fields: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from servicekit.caller import Call, Caller, CallerType
 from servicekit.database import Database
 from servicekit.errors import ServiceAway, VersionMismatch
 from servicekit.rows import to_datetime
+from tests.database_server import waits_for_standby, without_standby
 
 SELF, SPOUSE = Relationship.RELATIONSHIP_SELF, Relationship.RELATIONSHIP_SPOUSE
 SON, DAUGHTER = Relationship.RELATIONSHIP_SON, Relationship.RELATIONSHIP_DAUGHTER
@@ -346,6 +347,14 @@ class TestUpdateDependant:
 
         assert len(await kit.versions(added)) == 1
         assert [row.action for row in await kit.history(added.id)][:1] == ["dependant.create"]
+
+    async def test_finds_nothing_to_change_only_when_no_standby_can_lack_it(self, kit: Any) -> None:
+        added = await kit.add(await kit.onboard())
+        with without_standby(kit.superuser_dsn):
+            assert await waits_for_standby(kit.update(added, first_name="Meera"))
+            # Everybody sees what was given up, so there is nothing left to change.
+            assert await waits_for_standby(kit.update(added, first_name="Meera"))
+        assert (await kit.update(added, first_name="Meera")).version == 2
 
     async def test_numbers_versions_without_gap_under_simultaneous_writers(self, kit: Any) -> None:
         added = await kit.add(await kit.onboard())

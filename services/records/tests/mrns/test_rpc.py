@@ -351,6 +351,18 @@ class TestUnlinkMrn:
         assert "ticket" not in str(row)
         assert b"ticket".hex() not in str(row)
 
+    async def test_waits_for_an_erasure_of_its_user_before_it_takes_the_mrn(self, desk: Desk) -> None:
+        mrn = await desk.link()
+        keys = "SELECT id FROM data_keys WHERE owner_id = %s FOR UPDATE"
+        with desk.kit.superuser() as erasing, erasing.transaction():
+            erasing.execute(keys, (desk.user_id,))
+            unlinking = asyncio.create_task(desk.unlink(mrn.id, reason="typed wrong"))
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while erasing.execute(blocked).fetchone() == (0,):  # noqa: ASYNC110  # the database tells nobody
+                await asyncio.sleep(0.02)
+            assert erasing.execute("SELECT id FROM mrns WHERE id = %s FOR UPDATE NOWAIT", (mrn.id,)).fetchone()
+        await unlinking
+
     async def test_simultaneous_unlinks_remove_once(self, desk: Desk) -> None:
         mrn = await desk.link()
         answers = await asyncio.gather(*(desk.unlink(mrn.id) for _ in range(6)), return_exceptions=True)

@@ -21,6 +21,7 @@ from records.users.repository import UserRepository
 from servicekit.data_keys import OwnerErased
 from servicekit.database import Transaction
 from servicekit.erasures import Erasure
+from tests.database_server import waits_for_standby, without_standby
 
 SELF = Relationship.RELATIONSHIP_SELF
 ACTIVE = DependantStatus.DEPENDANT_STATUS_ACTIVE
@@ -98,6 +99,16 @@ class TestProfile:
 
         assert (await kit.self_of(state)).first_name == "Ravi"
         assert (await kit.self_of(state)).version == 3
+
+    async def test_takes_an_event_for_applied_only_when_no_standby_can_lack_it(self, kit: Any) -> None:
+        state = await kit.onboard()
+        event = kit.profile_event(state, version=3, first_name="Ravindra")
+        with without_standby(kit.superuser_dsn):
+            assert await waits_for_standby(kit.apply(event))
+            # Everybody sees what was given up, so it is found to be applied.
+            assert (await kit.self_of(state)).first_name == "Ravindra"
+            assert await waits_for_standby(kit.apply(event))
+        await kit.apply(event)
 
     async def test_skips_event_that_comes_late(self, kit: Any) -> None:
         state = await kit.onboard()
