@@ -26,6 +26,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Float,
+    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -309,6 +310,10 @@ class Outbox:
         """Return the events of leased rows, without those that cannot be opened."""
         events = []
         for row in rows:
+            if row.key_id is None:
+                # One that was destroyed leaves its row. This one was lost, and may be brought back.
+                log.error("event cannot be opened", event_id=str(row.id), error="there is no data key")
+                continue
             try:
                 payload = self._data_keys.open(
                     row.sealed,
@@ -344,10 +349,12 @@ class Outbox:
             # One event that cannot be carried must not keep the others from leaving.
             log.exception("event cannot be delivered", event_id=str(event.id))
             return _Ending.FAILED
-        self._last_arrival = time.monotonic()
-        if self._is_away:
-            self._is_away = False
-            self._wake.set()
+        # The receiver hears nothing of an event that nobody can read any more.
+        if event.payload is not None:
+            self._last_arrival = time.monotonic()
+            if self._is_away:
+                self._is_away = False
+                self._wake.set()
         return _Ending.ARRIVED
 
     async def _note(self, tx: Transaction, ending: _Ending, events: Collection[Event]) -> bool:
@@ -397,26 +404,24 @@ def _endings(deliveries: Mapping[asyncio.Task[_Ending], Event]) -> dict[Event, _
     }
 
 
-def _waiting(table: Table) -> Select[UUID]:
-    """Select the oldest waiting event of each owner, so that one owner's events never overtake one another.
-
-    That it is the oldest is looked up for each, by the index: of how many wait the planner knows nothing, as mostly
-    none do, and a join would take forever when many do.
-    """
-    same_owner = table.alias("same_owner")
-    oldest = (
-        select(same_owner.c.id)
-        .where(same_owner.c.owner_id == table.c.owner_id, same_owner.c.delivered_at.is_(None))
-        .order_by(same_owner.c.owner_version)
+def _oldest(table: FromClause, condition: ColumnElement[bool]) -> Select[UUID, UUID]:
+    """Select the oldest waiting event of the first owner for whom a condition holds: one look into the index."""
+    return (
+        select(table.c.owner_id, table.c.id)
+        .where(condition, table.c.delivered_at.is_(None))
+        .order_by(table.c.owner_id, table.c.owner_version)
         .limit(1)
-        .correlate(table)
     )
+
+
+def _due(table: FromClause, event_id: ColumnElement[UUID]) -> Select[UUID]:
+    """Select an event, if it may be tried now and nobody else has it."""
     return (
         select(table.c.id)
         .where(
+            table.c.id == event_id,
             table.c.delivered_at.is_(None),
             func.coalesce(table.c.leased_until, table.c.created_at) <= func.now(),
-            table.c.id == oldest.scalar_subquery(),
         )
         .with_for_update(skip_locked=True, of=table)
     )
@@ -435,12 +440,21 @@ def _leasing(table: Table, waiting: Select[UUID]) -> CTE:
 
 
 def _lease_following(table: Table, keys: Table) -> Select[*tuple[Any, ...]]:
-    """Lease the oldest events of so many owners, in the order of the index: it takes no longer when many wait."""
-    after = bindparam("after", type_=Uuid)
-    following = _waiting(table).where(table.c.owner_id > after).order_by(table.c.owner_id, table.c.owner_version)
-    leased = _leasing(table, following.limit(bindparam("most", type_=Integer)))
+    """Lease the oldest events of so many owners, one of each, so that they never overtake one another.
+
+    It leaps from owner to owner in the index, so it takes no longer when many events wait, be they one owner's. Each is
+    looked up for itself, since the planner expects that none wait, as is mostly so.
+    """
+    first = _oldest(table, table.c.owner_id > bindparam("after", type_=Uuid)).subquery("first")
+    owners = select(first).cte("owners", recursive=True)
+    later = table.alias("later")
+    following = _oldest(later, later.c.owner_id > owners.c.owner_id).correlate(owners).lateral("following")
+    owners = owners.union_all(select(following).select_from(owners.join(following, true())))
+    due = _due(table.alias("oldest"), owners.c.id).correlate(owners).lateral("due")
+    waiting = select(due.c.id).select_from(owners.join(due, true())).limit(bindparam("most", type_=Integer))
+    leased = _leasing(table, waiting)
     return (
-        select(leased, keys.c.master_key_id, keys.c.wrapped)
+        select(leased, keys.c.id.label("key_id"), keys.c.master_key_id, keys.c.wrapped)
         .select_from(leased.outerjoin(keys, keys.c.owner_id == leased.c.sealed_for))
         .order_by(leased.c.owner_id)
     )
@@ -453,12 +467,14 @@ def _lease_of_owner(table: Table, keys: Table) -> Select[*tuple[Any, ...]]:
     somebody else has it, or it has to wait longer.
     """
     owner_id = bindparam("owner", type_=Uuid)
-    leased = _leasing(table, _waiting(table).where(table.c.owner_id == owner_id))
+    same_owner = table.alias("same_owner")
+    oldest = _oldest(same_owner, same_owner.c.owner_id == owner_id).with_only_columns(same_owner.c.id)
+    leased = _leasing(table, _due(table, oldest.scalar_subquery()))
     waiting = select(table.c.id).where(table.c.owner_id == owner_id, table.c.delivered_at.is_(None))
     owner = select(waiting.exists().label("is_waiting")).subquery("owner")
-    return select(owner.c.is_waiting, leased, keys.c.master_key_id, keys.c.wrapped).select_from(
-        owner.outerjoin(leased, true()).outerjoin(keys, keys.c.owner_id == leased.c.sealed_for)
-    )
+    return select(
+        owner.c.is_waiting, leased, keys.c.id.label("key_id"), keys.c.master_key_id, keys.c.wrapped
+    ).select_from(owner.outerjoin(leased, true()).outerjoin(keys, keys.c.owner_id == leased.c.sealed_for))
 
 
 def _mark_delivered(table: Table) -> ReturningUpdate[*tuple[Any, ...]]:
