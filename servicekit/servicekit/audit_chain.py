@@ -48,7 +48,9 @@ from servicekit.quick_statement import QuickStatement
 PERIOD_S = 0.4
 BATCH = 2000
 PAGE = 1000
+# How long a pass may take: the first one, which may have to look at all that was restored, and any other.
 LONGEST_S = 120
+STEADY_S = 30
 OVERDUE_S = 5
 SURELY_OVERDUE_S = 60
 """After this a row that is not in the chain counts as slipped in, not as waiting."""
@@ -167,7 +169,8 @@ class AuditChain:
         """
         if self._last_kept is None:
             self._last_kept = await asyncio.to_thread(self._heads.last)
-        async with self._database.transaction(system_call(self._service), longest_s=LONGEST_S) as tx:
+        longest_s = LONGEST_S if self._known is None else STEADY_S
+        async with self._database.transaction(system_call(self._service), longest_s=longest_s) as tx:
             alone = await try_lock(tx, LOCK)
             await _PREPARE.execute(tx, {})
             head = await self._head(tx)
@@ -180,8 +183,8 @@ class AuditChain:
         head = batch[-1] if batch else head
         self._known = Known(head, horizon)
         self._overdue = overdue
-        self._passed_at = time.monotonic()
         await asyncio.to_thread(self._keep, Head(head.sequence, head.hash), was_there)
+        self._passed_at = time.monotonic()
         if batch:
             log.info("audit chain sealed", sequence=head.sequence, hash=head.hash.hex(), rows=len(batch))
         return len(batch)

@@ -34,7 +34,7 @@ def open_channel(
             ("grpc.initial_reconnect_backoff_ms", 100),
             # Also how long a whole handshake may take.
             ("grpc.min_reconnect_backoff_ms", 2000),
-            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.dns_min_time_between_resolutions_ms", 1000),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 2_000),

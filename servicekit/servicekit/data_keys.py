@@ -130,7 +130,7 @@ class DataKeys:
                 {
                     "id": key_id,
                     "owner_id": owner_id,
-                    "platform_id": platform_id or tx.call.caller.platform_id,
+                    "platform_id": None if owner_id == SERVICE_OWNER else platform_id or tx.call.caller.platform_id,
                     "master_key_id": self._ring.wrapping_key_id,
                     "wrapped": self._ring.wrap(generate_key(), key_id.bytes + owner_id.bytes),
                     "created_at": tx.now,

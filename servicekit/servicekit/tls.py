@@ -137,7 +137,15 @@ def soonest_expiry(certificate: Path) -> Callable[[], float]:
     Calls to other processes are made with the certificate of the process's start, whatever is in the file later.
     """
     at_start = expires_at(certificate).timestamp()
-    return lambda: min(at_start, expires_at(certificate).timestamp())
+
+    def soonest() -> float:
+        try:
+            return min(at_start, expires_at(certificate).timestamp())
+        except (OSError, ValueError):
+            # While it is replaced; and the other metrics are asked for together with this one.
+            return at_start
+
+    return soonest
 
 
 def server_credentials(ca: Path, certificate: Path, key: Path) -> grpc.ServerCredentials:

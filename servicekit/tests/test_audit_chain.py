@@ -171,6 +171,18 @@ class TestSeal:
         await asyncio.sleep(0.2)
         assert kit.chain.overdue_rows() == float("inf")
 
+    async def test_says_so_when_the_head_cannot_be_kept(self, kit, monkeypatch):
+        monkeypatch.setattr(audit_chain, "OVERDUE_S", 0.1)
+        await kit.record(1)
+        await kit.chain.seal()
+        kit.head_file.unlink()
+        kit.head_file.mkdir()
+        await kit.record(1)
+        await asyncio.sleep(0.2)
+        with pytest.raises(OSError, match="directory"):
+            await kit.chain.seal()
+        assert kit.chain.overdue_rows() == float("inf")
+
     async def test_survives_a_database_that_is_away(self, kit):
         name = kit.database_name
         with psycopg.connect(kit.superuser_dsn, dbname="postgres", autocommit=True) as connection:

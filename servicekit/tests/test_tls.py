@@ -125,6 +125,14 @@ class TestPrepareCertificates:
         assert tls.expires_at(files.certificate) > tls.expires_at(tmp_path / "ca.pem") - tls.AUTHORITY_LIFETIME
         assert files.certificate.read_bytes() != certificate
 
+    def test_tells_the_expiry_while_a_certificate_is_replaced(self, tmp_path: Path) -> None:
+        certificate = prepare_certificates(tmp_path, ["identity"])["identity"].certificate
+        soonest = tls.soonest_expiry(certificate)
+        at_start = soonest()
+        for broken in (b"", None):
+            certificate.unlink() if broken is None else certificate.write_bytes(broken)
+            assert soonest() == at_start
+
     def test_renews_the_authority_and_all_leaves_before_it_expires(self, tmp_path: Path) -> None:
         files = prepare_certificates(tmp_path, ["identity"])["identity"]
         old = Authority.create(timedelta(days=100))
