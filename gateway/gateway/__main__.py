@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from gateway.app import create_app
 from gateway.draining import DrainingServer
 from gateway.http_protocol import server_config
+from gateway.overload import Door
 from gateway.settings import GatewaySettings
 from servicekit.logs import configure_logs
 from servicekit.metrics import CERTIFICATE_EXPIRY, serve_metrics
@@ -28,7 +29,8 @@ configure_logs(settings.log_level, for_people=settings.is_development)
 CERTIFICATE_EXPIRY.set_function(soonest_expiry(settings.tls_certificate))
 serve_metrics(settings.metrics_listen)
 draining = asyncio.Event()
-config = server_config(create_app(settings, draining), settings.http_host, settings.http_port)
+door = Door()
+config = server_config(create_app(settings, draining, door), settings.http_host, settings.http_port, door=door)
 listener = config.bind_socket()
 listeners = [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
 DrainingServer(config, draining, settings.drain_seconds).run(listeners)

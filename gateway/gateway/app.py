@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
+from threading import Lock
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -58,8 +59,8 @@ ROUTERS: tuple[ServiceRouter, ...] = (
 )
 
 
-def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
-    """Return the whole gateway, which is unready from when `draining` is set.
+def create_app(settings: GatewaySettings, draining: asyncio.Event, door: Door | None = None) -> ASGIApp:
+    """Return the whole gateway, which is unready from when `draining` is set, behind a door that it makes if need be.
 
     Raises:
         NotDeclared: a route does not say who may call it.
@@ -94,10 +95,9 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event) -> ASGIApp:
         app.include_router(routes.router)
     require_declared(app)
     # To build them takes longer than all the rest of starting, and few ask for them; a test finds what clashes.
-    documents = cache(build_documents)
-    app.state.openapi_of = lambda service: documents()[service]
+    app.state.openapi_of = _documents_when_asked()
     origins = settings.cors_origins
-    app.state.door = Door()
+    app.state.door = door or Door()
     edge = Edge(
         Preflights(app, origins) if origins else app, trusted_proxies=settings.trusted_proxies, door=app.state.door
     )
@@ -119,6 +119,18 @@ def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -
     )
     tokens = TokenVerifier(settings.jwt_key_ring, settings.jwt_issuer, settings.jwt_audience)
     state.gatekeeper = Gatekeeper(settings.operators, tokens, state.live_state, state.limits, state.refusals)
+
+
+def _documents_when_asked() -> Callable[[str | None], bytes]:
+    """Return what looks up a document, and builds all of them once, however many threads ask for the first."""
+    documents = cache(build_documents)
+    building = Lock()
+
+    def document_of(service: str | None) -> bytes:
+        with building:
+            return documents()[service]
+
+    return document_of
 
 
 def build_documents() -> dict[str | None, bytes]:

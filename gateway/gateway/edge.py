@@ -45,6 +45,22 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
+def request_id_of(brought: list[bytes]) -> str:
+    """Return a request's id: the one that it brought, when that is one and usable."""
+    if len(brought) == 1 and _REQUEST_ID.fullmatch(brought[0]):
+        return brought[0].decode("ascii")
+    return new_request_id()
+
+
+def messages_of(response: Response) -> tuple[Message, Message]:
+    """Return what a server is sent to give an answer that no application has made."""
+    headers = response.raw_headers + SECURITY_HEADERS
+    return (
+        {"type": "http.response.start", "status": response.status_code, "headers": headers},
+        {"type": "http.response.body", "body": response.body},
+    )
+
+
 class Edge:
     """ASGI middleware that puts `request_id` and `source_address` into `scope["state"]` and guards body and answer.
 
@@ -69,6 +85,8 @@ class Edge:
         """
         self._app = app
         self._load = _Load(most_requests)
+        # Whoever asks these again and again takes no room away from others.
+        self._never_shed = _Load(most_requests)
         self._door = door or Door()
         self._source = _Source(trusted_proxies)
         self._max_body_bytes = max_body_bytes
@@ -91,30 +109,27 @@ class Edge:
                 traces.append(value.decode("latin-1"))
             elif name == b"content-length" and value.isdigit():
                 content_length = int(value)
-        if len(request_ids) == 1 and _REQUEST_ID.fullmatch(request_ids[0]):
-            request_id = request_ids[0].decode("ascii")
-        else:
-            request_id = new_request_id()
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        request_id = state["request_id"] = request_id_of(request_ids)
         enter_trace(traces)
         state["source_address"] = self._source.address_of(scope.get("client"), forwarded)
-        exchange = _Exchange(
-            receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds, self._load
-        )
         may_be_shed = scope["path"] not in NEVER_SHED
-        if may_be_shed and (self._door.is_overloaded() or self._load.is_full):
+        load = self._load if may_be_shed else self._never_shed
+        exchange = _Exchange(
+            receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds, load
+        )
+        if may_be_shed and (self._door.is_overloaded() or load.is_full):
             await exchange.refuse("RQ-111")
             return
         if scope["path"].endswith("\n"):
             # The routes' patterns would take it for the path without.
             await exchange.refuse("RQ-103")
             return
-        self._load.running += 1
+        load.running += 1
         try:
             await exchange.run(self._enter if may_be_shed else self._app, scope)
         finally:
-            self._load.running -= 1
+            load.running -= 1
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._door.enter()
@@ -257,14 +272,8 @@ class _Exchange:
         if self._started:
             return
         self._started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": response.raw_headers + SECURITY_HEADERS,
-            }
-        )
-        await self._send({"type": "http.response.body", "body": response.body})
+        for message in messages_of(response):
+            await self._send(message)
 
 
 class _Source:

@@ -518,6 +518,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> Refused:
     return Refused("RQ-100")
 
 
+def is_typed(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether a service itself refused, and not what is between."""
+    return _read_status_details(error)[0] is not None
+
+
 def _read_status_details(
     error: grpc.aio.AioRpcError,
 ) -> tuple[error_details_pb2.ErrorInfo | None, error_details_pb2.BadRequest]:

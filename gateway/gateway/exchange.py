@@ -13,12 +13,13 @@ from google.protobuf.message import Message
 from starlette.responses import Response
 
 from gateway import messages
-from gateway.errors import Detail, Refused, from_rpc_error
+from gateway.errors import Detail, Refused, from_rpc_error, is_typed
 from gateway.live_state import LiveState
 from gateway.stubs import Stubs
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.deadline import MARGIN_S
 from servicekit.page_tokens import PageTokens
+from servicekit.server import WORTH_ANOTHER_TRY_S
 from servicekit.trace_context import onward_trace
 
 BUDGET_S = 5.0
@@ -85,7 +86,8 @@ class Exchange:
         """Ask a service in the caller's name and return its answer.
 
         A write is only sent again when that can do no harm, as with an idempotency key: otherwise nobody knows whether
-        the service that went away did it or not.
+        the service that went away did it or not. And only when it may help: a service that says so late that it lacks
+        something has waited for that itself, and would wait as long again.
 
         Raises:
             Refused: what the service refused, or that it did not answer.
@@ -94,8 +96,10 @@ class Exchange:
         metadata = ((METADATA_KEY, self._call.to_bytes()), *onward_trace())
         pauses = iter(RETRY_PAUSES_S if self._call.idempotency or self._is_repeatable else ())
         was_gone = False
+        clock = asyncio.get_running_loop().time
         while True:
-            remaining = self._deadline - asyncio.get_running_loop().time() - MARGIN_S
+            began = clock()
+            remaining = self._deadline - began - MARGIN_S
             if remaining <= 0:
                 raise Refused("RQ-112")
             call = rpc(request, timeout=remaining, metadata=metadata)
@@ -108,9 +112,11 @@ class Exchange:
                 refused = from_rpc_error(error)
                 # What the first attempt began may still be running where it went.
                 is_ours = was_gone and refused.code == "RQ-109"
-                was_gone = was_gone or error.code() in GONE
-                pause = next(pauses, None) if is_ours or error.code() in GONE else None
-                if pause is None:
+                is_gone = error.code() in GONE
+                was_gone = was_gone or is_gone
+                pause = next(pauses, None) if is_ours or is_gone else None
+                has_waited = is_gone and clock() - began > WORTH_ANOTHER_TRY_S and is_typed(error)
+                if pause is None or has_waited or clock() + pause + MARGIN_S >= self._deadline:
                     raise refused from error
                 await asyncio.sleep(pause)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -12,11 +12,13 @@ from typing import Any, cast
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.edge import SECURITY_HEADERS, new_request_id
+from gateway.edge import NEVER_SHED, SECURITY_HEADERS, messages_of, new_request_id, request_id_of
 from gateway.errors import error_response
+from gateway.overload import Door
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +26,14 @@ MAX_REQUEST_LINE_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED_REQUESTS = 32
+# Far below what makes a sender wait, so one more short answer goes out at once.
+MOST_UNSENT_BYTES = 16 * 1024
 
 # A registered name, an IPv4 address or an IPv6 address in brackets, each with or without a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+
+# They announce a body, or a page in a browser that is only shown an answer that names it.
+_OF_NO_SIMPLE_REQUEST = frozenset({b"content-length", b"transfer-encoding", b"expect", b"origin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +78,11 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
+        door: Door | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._door = door
+        self._turned_away = False
         # Uvicorn would write its access log, query strings included, whenever some handler listens.
         self.access_log = False
         self._limits = limits
@@ -129,7 +139,8 @@ class HttpProtocol(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause.code if isinstance(cause, _UnacceptableRequest) else "RQ-114")
         else:
-            idle = not self._in_body and (self.cycle is None or self.cycle.response_complete)
+            answered = self.timeout_keep_alive_task is not None
+            idle = not self._in_body and (self.cycle is None or self.cycle.response_complete) and not answered
             if self._deadline is None and (self._in_head or idle):
                 self._set_deadline(self._limits.head_seconds, self._give_up_waiting_for_head)
 
@@ -221,6 +232,29 @@ class HttpProtocol(HttpToolsProtocol):
         self._bytes_without_yield = 0
         self._unset_deadline()
         super().on_message_complete()
+        if self._turned_away:
+            self._turned_away = False
+            brought = [value for name, value in self.headers if name == b"x-request-id"]
+            for message in messages_of(error_response("RQ-111", request_id_of(brought))):
+                _finish(self.cycle.send(cast(Any, message)))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Hand a request on, unless there is too much to do: a refusal needs no task, which costs most of it."""
+        if self._door is not None and self._is_simple(cycle) and self._door.turns_away():
+            self._turned_away = True
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _is_simple(self, cycle: RequestResponseCycle) -> bool:
+        """Whether a request comes just now and alone, has no body, and its refusal is the same for every caller."""
+        return (
+            self._in_body
+            and cycle is self.cycle
+            and self.transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
+            and cycle.scope["path"] not in NEVER_SHED
+            and cycle.scope["method"] != "HEAD"
+            and not any(name in _OF_NO_SIMPLE_REQUEST for name, _ in self.headers)
+        )
 
     def _is_acceptable(self) -> bool:
         version = self.parser.get_http_version()
@@ -348,24 +382,36 @@ class _CycleTransport:
         return self._protocol.transport.is_closing()
 
 
+def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to its end what has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("an answer waits for a connection that takes no more")
+
+
 def server_config(
     app: ASGIApp,
     host: str,
     port: int,
     *,
     limits: ConnectionLimits | None = None,
+    door: Door | None = None,
     keep_alive_seconds: int = 75,
     graceful_shutdown_seconds: int = 10,
 ) -> uvicorn.Config:
     """Configure the server: this protocol, no access log (it would hold query strings), no trust in proxy headers.
 
     Idle connections live longer than the 60 seconds of common load balancers, which otherwise reuse a closed one.
+    `door` is asked at the earliest moment whether a request is one too many, and again by the edge.
     """
     return uvicorn.Config(
         cast(Any, app),
         host=host,
         port=port,
-        http=cast(Any, partial(HttpProtocol, limits=limits or ConnectionLimits())),
+        http=cast(Any, partial(HttpProtocol, limits=limits or ConnectionLimits(), door=door)),
         loop="auto",
         ws="none",
         lifespan="on",

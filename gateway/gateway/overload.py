@@ -8,8 +8,8 @@ at everything else in between; the others wait in a line.
 When to refuse is CoDel's rule (RFC 8289). A crowd makes the loop late and the line long, but is soon through, and
 nobody is refused for it. When one of the two was later than `TARGET_S` all the time for `INTERVAL_S`, the gateway does
 not catch up by itself: from then on, and for `WARY_S` after that, whoever comes while it is late is refused, and longer
-while that happens to many. The same holds when a service had no room for somebody who was let in; then those in line
-have waited in vain, too.
+while that happens to many, and whoever comes when the line is long, who would be late at its end. The same holds when
+a service had no room for somebody who was let in; then those in line have waited in vain, too.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ WINDOW_S = 1.0
 NEVER = float("-inf")
 # To begin one takes somewhat less than a millisecond.
 BEGUN_IN_A_TURN = 16
+# More in the line than begin in two turns would be late before they begin.
+LONG_LINE = 2 * BEGUN_IN_A_TURN
 # For so long without a request nothing is measured any more.
 IDLE_S = 1.0
 
@@ -57,16 +59,20 @@ class Overload:
         elif now - self._late_since >= INTERVAL_S:
             self.beware(now)
 
-    def refuses(self, lateness: float, now: float, *, is_crowded: bool) -> bool:
+    def is_one_too_many(self, lateness: float, now: float, line: int) -> bool:
+        """Whether a request that comes at such a time, when so many wait for their turn, is to be refused."""
+        return now < self._wary_until and (lateness > TARGET_S or line >= LONG_LINE)
+
+    def refuses(self, lateness: float, now: float, line: int) -> bool:
         """Take in how late everything is when a request comes, and return whether that is one too many.
 
         Args:
             lateness: how late.
             now: when.
-            is_crowded: whether others wait for their turn. Without them, not what is asked makes the gateway late.
+            line: how many others wait for their turn. Without them, not what is asked makes the gateway late.
         """
         self.note(lateness, now)
-        is_one_too_many = lateness > TARGET_S and now < self._wary_until
+        is_one_too_many = self.is_one_too_many(lateness, now, line)
         if now >= self._window_ends:
             # What makes every process late now and then must not keep this one wary for ever.
             if self._refused > max(LASTING, LASTING_SHARE * self._came):
@@ -74,7 +80,7 @@ class Overload:
             self._came = self._refused = 0
             self._window_ends = now + WINDOW_S
         self._came += 1
-        self._refused += is_one_too_many and is_crowded
+        self._refused += is_one_too_many and line > 0
         return is_one_too_many
 
     def beware(self, now: float) -> None:
@@ -107,12 +113,27 @@ class Door:
             self._begun = 0
             self._line.clear()
             self._wait(now)
-        return self._overload.refuses(self._late(now), now, is_crowded=bool(self._line))
+        return self._overload.refuses(self._late(now), now, len(self._line))
+
+    def turns_away(self) -> bool:
+        """Whether the request that comes is one too many, asked where it costs least to refuse it.
+
+        Whoever is not turned away still has to ask `is_overloaded`, and is not taken in before.
+        """
+        now = self._clock()
+        # Without a loop nothing has been measured.
+        if self._loop is None or not self._overload.is_one_too_many(self._late(now), now, len(self._line)):
+            return False
+        return self.is_overloaded()
 
     def beware(self) -> None:
-        """Take in that a service had no room for a request that was let in, and refuse who has waited for long."""
+        """Take in that a service had no room for a request that was let in, and refuse who has waited for long.
+
+        When nobody waits, it is the service that hangs, which is no reason to refuse who needs another.
+        """
         now = self._clock()
-        self._overload.beware(now)
+        if self._line or self._late(now) > TARGET_S:
+            self._overload.beware(now)
         while self._line and now - self._line[0][1] > TARGET_S:
             turn, _ = self._line.popleft()
             if not turn.done():

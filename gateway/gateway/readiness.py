@@ -23,13 +23,21 @@ class Readiness:
         self._live_state = live_state
         self._unseen = {name: health_pb2_grpc.HealthStub(channel) for name, channel in stubs.channels.items()}
         self._draining = draining
+        self._looking: asyncio.Task[bool] | None = None
 
     async def is_ready(self) -> bool:
         """Return whether the gateway is ready."""
         if self._draining.is_set() or not self._live_state.is_heard():
             return False
-        seen = await asyncio.gather(*(self._is_serving(name) for name in list(self._unseen)))
-        return all(seen)
+        if not self._unseen:
+            return True
+        # However many ask, each service is asked once at a time.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> bool:
+        return all(await asyncio.gather(*(self._is_serving(name) for name in list(self._unseen))))
 
     async def _is_serving(self, name: str) -> bool:
         try:

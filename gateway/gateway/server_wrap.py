@@ -26,6 +26,7 @@ from gateway.fields import Answer, Body, Query
 from gateway.guards import PUBLIC, Gatekeeper, Guard
 from gateway.json_body import decode_json
 from gateway.validation import read_body, read_query
+from servicekit.deadline import set_deadline
 
 # What a path names that begins with something that is no id.
 UNKNOWN_CODES = {
@@ -88,6 +89,7 @@ class GuardedRoute(APIRoute):
             gatekeeper: Gatekeeper = request.app.state.gatekeeper
             clock = asyncio.get_running_loop().time
             began = clock()
+            set_deadline(BUDGET_S)
             caller = None if guard is PUBLIC else await gatekeeper.admit(guard, request, template)
             # How long a body takes is the caller's affair; all the rest counts.
             budget_s = BUDGET_S - (clock() - began)
@@ -100,7 +102,10 @@ class GuardedRoute(APIRoute):
             if body is not None or reads_own_body:
                 value = await _read_json(request)
                 if guard is not PUBLIC and clock() - began > BELIEVED_S:
+                    asked_at = clock()
+                    set_deadline(budget_s)
                     await gatekeeper.admit_still(guard, request, template)
+                    budget_s -= clock() - asked_at
             if body is not None:
                 name, shape = body
                 arguments[name] = read_body(shape, value)

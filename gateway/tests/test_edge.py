@@ -341,6 +341,21 @@ class TestLoad:
         for path in ("/livez", "/readyz"):
             assert (await call(edge, path=path)).status == 200
 
+    async def test_takes_no_room_for_those_who_ask_whether_it_lives(self):
+        goes_on = asyncio.Event()
+
+        async def wait(scope, receive, send):
+            if scope["path"] == "/readyz":
+                await goes_on.wait()
+            await answer_state(scope, receive, send)
+
+        edge = Edge(wait, most_requests=1)
+        asking = [asyncio.create_task(call(edge, path="/readyz")) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert (await call(edge)).status == 200
+        goes_on.set()
+        assert [(await task).status for task in asking] == [200] * 3
+
     async def test_answers_who_still_waits_in_line_when_the_server_gives_up(self):
         class Closed(Door):
             async def enter(self):

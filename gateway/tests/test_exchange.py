@@ -15,7 +15,7 @@ from gateway import exchange as module
 from gateway.errors import Refused
 from gateway.exchange import NO_VERSION, Exchange, read_idempotency, read_if_match
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
-from servicekit.errors import KeyStillRunning
+from servicekit.errors import KeyStillRunning, ServiceAway
 
 PLATFORM_ID, OTHER_PLATFORM_ID = uuid4(), uuid4()
 ADMIN, OTHER_ADMIN = Caller(CallerType.ADMIN, "asha"), Caller(CallerType.ADMIN, "ravi")
@@ -23,7 +23,7 @@ PARTNER = Caller(CallerType.PARTNER, "key-1", PLATFORM_ID)
 USER = Caller(CallerType.USER, str(uuid4()), PLATFORM_ID)
 KEY = Idempotency(b"s" * 32, b"f" * 32)
 REQUEST, ANSWER = GetPlatformRequest(platform_id="p"), GetPlatformResponse()
-STILL_RUNNING = KeyStillRunning().to_status()
+STILL_RUNNING, AWAY = KeyStillRunning().to_status(), ServiceAway().to_status()
 
 
 class Rpc:
@@ -43,9 +43,9 @@ class Rpc:
 
     async def _answer(self):
         outcome = self.outcomes.pop(0)
-        if outcome is STILL_RUNNING:
-            trailers = grpc.aio.Metadata(*STILL_RUNNING.trailing_metadata)
-            raise grpc.aio.AioRpcError(STILL_RUNNING.code, grpc.aio.Metadata(), trailers)
+        if outcome in (STILL_RUNNING, AWAY):
+            trailers = grpc.aio.Metadata(*outcome.trailing_metadata)
+            raise grpc.aio.AioRpcError(outcome.code, grpc.aio.Metadata(), trailers)
         if isinstance(outcome, grpc.StatusCode):
             raise grpc.aio.AioRpcError(outcome, grpc.aio.Metadata(), grpc.aio.Metadata())
         return outcome
@@ -132,6 +132,29 @@ class TestAsk:
         rpc = Rpc(STILL_RUNNING, ANSWER)
         with pytest.raises(Refused, match="RQ-109"):
             await make_exchange(idempotency=KEY).ask(rpc, REQUEST)
+
+    async def test_does_not_repeat_what_a_service_has_waited_for_itself(self, monkeypatch):
+        monkeypatch.setattr(module, "WORTH_ANOTHER_TRY_S", 0.0)
+        rpc = Rpc(AWAY, ANSWER)
+        with pytest.raises(Refused, match="RQ-111"):
+            await make_exchange(idempotency=KEY).ask(rpc, REQUEST)
+        assert len(rpc.calls) == 1
+
+    async def test_repeats_what_a_service_refuses_at_once_for_another(self):
+        rpc = Rpc(AWAY, ANSWER)
+        assert await make_exchange(idempotency=KEY).ask(rpc, REQUEST) is ANSWER
+
+    async def test_repeats_what_broke_off_however_late(self, monkeypatch):
+        monkeypatch.setattr(module, "WORTH_ANOTHER_TRY_S", 0.0)
+        rpc = Rpc(grpc.StatusCode.UNAVAILABLE, ANSWER)
+        assert await make_exchange(idempotency=KEY).ask(rpc, REQUEST) is ANSWER
+
+    async def test_tells_what_it_knows_when_there_is_no_time_to_ask_again(self, monkeypatch):
+        monkeypatch.setattr(module, "RETRY_PAUSES_S", (10.0,))
+        rpc = Rpc(grpc.StatusCode.UNAVAILABLE, ANSWER)
+        with pytest.raises(Refused, match="RQ-111"):
+            await make_exchange(idempotency=KEY).ask(rpc, REQUEST)
+        assert len(rpc.calls) == 1
 
     async def test_gives_up_after_a_third_time(self):
         rpc = Rpc(*[grpc.StatusCode.UNAVAILABLE] * 3, ANSWER)

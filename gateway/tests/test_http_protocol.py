@@ -19,6 +19,7 @@ from starlette.responses import Response
 from gateway.edge import Edge
 from gateway.errors import REGISTRY
 from gateway.http_protocol import ConnectionLimits, server_config
+from gateway.overload import Door
 from tests.e2e.hostile import broken_chunks, requests
 
 PATIENT = ConnectionLimits()
@@ -94,12 +95,21 @@ class Served:
 
 @contextlib.contextmanager
 def serving(
-    limits: ConnectionLimits = PATIENT, body_seconds: float = 10.0, keep_alive_seconds: int = 75
+    limits: ConnectionLimits = PATIENT,
+    body_seconds: float = 10.0,
+    keep_alive_seconds: int = 75,
+    door: Door | None = None,
 ) -> Iterator[Served]:
     application = Application()
     edge = Edge(application, body_timeout_seconds=body_seconds)
     config = server_config(
-        edge, "127.0.0.1", 0, limits=limits, keep_alive_seconds=keep_alive_seconds, graceful_shutdown_seconds=2
+        edge,
+        "127.0.0.1",
+        0,
+        limits=limits,
+        door=door,
+        keep_alive_seconds=keep_alive_seconds,
+        graceful_shutdown_seconds=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -460,4 +470,62 @@ class TestConnections:
             connection.close()
         wait_until(lambda: not served.server.server_state.connections)
         (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+        assert answer.status == 200
+
+
+class FullHouse(Door):
+    """Turns everybody away as long as it is full."""
+
+    is_full = True
+
+    def turns_away(self) -> bool:
+        return self.is_full
+
+
+class TestTurningAway:
+    GET = b"GET /a HTTP/1.1\r\n" + HOST
+    LAST = GET + b"Connection: close\r\n\r\n"
+
+    def test_answers_in_the_envelope_and_asks_no_application(self, serve):
+        served = serve(door=FullHouse())
+        refused, last = served.say(self.GET + b"X-Request-Id: ride-1\r\n\r\n" + self.LAST)
+        for answer in (refused, last):
+            assert (answer.status, answer.error["code"]) == (503, "RQ-111")
+            assert answer.headers["retry-after"] == "1"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["x-request-id"] == answer.error["request_id"]
+        assert refused.error["request_id"] == "ride-1"
+        assert "connection" not in refused.headers
+        assert last.headers["connection"] == "close"
+        assert not served.application.reached
+
+    def test_serves_the_connection_again_when_there_is_room(self, serve):
+        door = FullHouse()
+        connection = serve(HASTY, door=door).connect()
+        connection.sendall(self.GET + b"\r\n")
+        read_until(connection, b"RQ-111")
+        # An idle connection is kept for longer than a head that does not end.
+        time.sleep(3 * HASTY.head_seconds)
+        door.is_full = False
+        connection.sendall(self.GET + b"\r\n")
+        assert b"0 bytes" in read_until(connection, b"0 bytes")
+
+    def test_answers_in_order_behind_one_that_was_let_in(self, serve):
+        door = FullHouse()
+        served = serve(door=door)
+        post = b"POST /a HTTP/1.1\r\nContent-Length: 3\r\n" + HOST + b"\r\nabc"
+        first, second, third = served.say(post + self.GET + b"\r\n" + self.LAST)
+        assert [answer.body for answer in (first, second, third)] == [b"3 bytes", b"0 bytes", b"0 bytes"]
+
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            b"GET /livez HTTP/1.1\r\n",
+            b"GET /readyz HTTP/1.1\r\n",
+            b"POST /a HTTP/1.1\r\nContent-Length: 0\r\n",
+            b"GET /a HTTP/1.1\r\nOrigin: https://drivers.example\r\n",
+        ],
+    )
+    def test_leaves_to_the_application_what_is_not_the_same_for_all(self, serve, request_):
+        (answer,) = serve(door=FullHouse()).say(request_ + HOST + b"Connection: close\r\n\r\n")
         assert answer.status == 200

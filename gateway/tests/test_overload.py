@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.errors import Refused
-from gateway.overload import BEGUN_IN_A_TURN, IDLE_S, INTERVAL_S, TARGET_S, TICK_S, WARY_S, Door, Overload
+from gateway.overload import BEGUN_IN_A_TURN, IDLE_S, INTERVAL_S, LONG_LINE, TARGET_S, TICK_S, WARY_S, Door, Overload
 
 LATE = 2 * TARGET_S
 
@@ -26,14 +26,14 @@ def clock() -> Clock:
 def note_for(overload: Overload, lateness: float, seconds: float, began: float) -> list[bool]:
     """Tell the same lateness for a time, and return whether somebody who came then was one too many."""
     times = [began + step * TICK_S for step in range(round(seconds / TICK_S))]
-    return [overload.refuses(lateness, time, is_crowded=True) for time in times]
+    return [overload.refuses(lateness, time, line=1) for time in times]
 
 
 class TestOverload:
     def test_lets_a_crowd_in_that_is_soon_through(self):
         overload = Overload()
         assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, 0))
-        assert not overload.refuses(TARGET_S, 0.95 * INTERVAL_S, is_crowded=True)
+        assert not overload.refuses(TARGET_S, 0.95 * INTERVAL_S, line=1)
         assert not any(note_for(overload, LATE, 0.9 * INTERVAL_S, INTERVAL_S))
 
     def test_refuses_once_it_was_late_all_the_time(self):
@@ -45,14 +45,14 @@ class TestOverload:
     def test_refuses_at_once_who_comes_late_soon_after(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        assert not overload.refuses(TARGET_S, 2 * INTERVAL_S, is_crowded=True)
-        assert overload.refuses(LATE, 2 * INTERVAL_S + 0.9 * WARY_S, is_crowded=True)
+        assert not overload.refuses(TARGET_S, 2 * INTERVAL_S, line=1)
+        assert overload.refuses(LATE, 2 * INTERVAL_S + 0.9 * WARY_S, line=1)
 
     def test_is_calm_again_after_a_while(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        overload.refuses(TARGET_S, 2 * INTERVAL_S, is_crowded=True)
-        assert not overload.refuses(LATE, 2 * INTERVAL_S + 1.1 * WARY_S, is_crowded=True)
+        overload.refuses(TARGET_S, 2 * INTERVAL_S, line=1)
+        assert not overload.refuses(LATE, 2 * INTERVAL_S + 1.1 * WARY_S, line=1)
 
     def test_stays_wary_while_many_are_refused(self):
         overload = Overload()
@@ -61,13 +61,13 @@ class TestOverload:
             # Late for a fifth of the time, and never for long.
             for step in range(100):
                 is_late = step % 5 == 0
-                assert overload.refuses(LATE if is_late else TARGET_S, second + step / 100, is_crowded=True) == is_late
+                assert overload.refuses(LATE if is_late else TARGET_S, second + step / 100, line=1) == is_late
 
     def test_is_calm_again_though_a_few_were_refused(self):
         overload = Overload()
         overload.beware(0)
         refused = [
-            overload.refuses(LATE if step % 100 == 0 else TARGET_S, step / 100, is_crowded=True)
+            overload.refuses(LATE if step % 100 == 0 else TARGET_S, step / 100, line=1)
             for step in range(round(3 * WARY_S * 100))
         ]
         assert sum(refused) == WARY_S
@@ -77,19 +77,19 @@ class TestOverload:
         overload.beware(0)
         for step in range(1000):
             is_late = step % 40 < 30
-            refused = overload.refuses(LATE if is_late else TARGET_S, step / 100, is_crowded=False)
+            refused = overload.refuses(LATE if is_late else TARGET_S, step / 100, line=0)
             assert refused == (is_late and step / 100 < WARY_S)
 
     def test_forgets_what_was_long_ago(self):
         overload = Overload()
         note_for(overload, LATE, 2 * INTERVAL_S, 0)
-        assert not overload.refuses(LATE, 1000, is_crowded=True)
+        assert not overload.refuses(LATE, 1000, line=1)
 
     def test_allows_for_no_crowd_when_it_was_told_to_beware(self):
         overload = Overload()
         overload.beware(0)
-        assert not overload.refuses(TARGET_S, 1, is_crowded=True)
-        assert overload.refuses(LATE, 1, is_crowded=True)
+        assert not overload.refuses(TARGET_S, 1, line=1)
+        assert overload.refuses(LATE, 1, line=1)
 
 
 async def turns(count: int) -> None:
@@ -99,6 +99,14 @@ async def turns(count: int) -> None:
 
 
 class TestDoor:
+    async def be_full_behind_a_line(self, door: Door) -> None:
+        """Let a service turn out to be full while somebody waits in the line."""
+        assert not door.is_overloaded()
+        crowd = [asyncio.create_task(door.enter()) for _ in range(BEGUN_IN_A_TURN + 1)]
+        await turns(1)
+        door.beware()
+        await asyncio.gather(*crowd)
+
     async def test_lets_a_few_in_at_each_turn_and_in_order(self, clock):
         door = Door(clock)
         inside: list[int] = []
@@ -125,13 +133,40 @@ class TestDoor:
 
     async def test_takes_a_long_line_for_lateness(self, clock):
         door = Door(clock)
-        door.beware()
         assert not door.is_overloaded()
         crowd = [asyncio.create_task(door.enter()) for _ in range(2 * BEGUN_IN_A_TURN)]
         await turns(1)
+        door.beware()
         clock.now += LATE
         assert door.is_overloaded()
         await asyncio.gather(*crowd)
+
+    async def test_adds_nobody_to_a_long_line_after_an_overload(self, clock):
+        door = Door(clock)
+        assert not door.is_overloaded()
+        crowd = [asyncio.create_task(door.enter()) for _ in range(BEGUN_IN_A_TURN + LONG_LINE)]
+        await turns(1)
+        assert not door.is_overloaded()
+        door.beware()
+        assert door.is_overloaded()
+        await asyncio.gather(*crowd)
+        assert not door.is_overloaded()
+
+    async def test_turns_away_those_alone_who_would_be_refused(self, clock):
+        door = Door(clock)
+        assert not door.turns_away()
+        await self.be_full_behind_a_line(door)
+        assert not door.is_overloaded()
+        assert not door.turns_away()
+        clock.now += TICK_S + LATE
+        assert door.turns_away()
+
+    async def test_refuses_nobody_for_a_service_that_hangs_while_nobody_waits(self, clock):
+        door = Door(clock)
+        assert not door.is_overloaded()
+        door.beware()
+        clock.now += TICK_S + LATE
+        assert not door.is_overloaded()
 
     async def test_refuses_who_waited_for_long_when_a_service_is_full(self, clock):
         door = Door(clock)
@@ -147,7 +182,7 @@ class TestDoor:
 
     async def test_takes_a_tick_that_is_overdue_for_lateness(self, clock):
         door = Door(clock)
-        door.beware()
+        await self.be_full_behind_a_line(door)
         assert not door.is_overloaded()
         clock.now += TICK_S + LATE
         assert door.is_overloaded()
@@ -188,7 +223,7 @@ class TestDoor:
             await door.enter()
             return is_refused
 
-        door.beware()
+        asyncio.run(self.be_full_behind_a_line(door))
         for _ in range(2):
             assert not asyncio.run(come())
             clock.now += LATE

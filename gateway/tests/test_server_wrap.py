@@ -1,5 +1,6 @@
 """No route without its guard, no byte of a body before the guard, and nothing unread for a route function."""
 
+import asyncio
 import json
 from typing import Annotated
 from uuid import uuid4
@@ -13,12 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
+from gateway import server_wrap
 from gateway.app import ROUTERS
 from gateway.errors import Refused, refused_response
+from gateway.exchange import BUDGET_S
 from gateway.fields import Answer, Body, PageQuery
 from gateway.guards import ADMIN, ADMIN_OR_USER, PUBLIC, Guard
 from gateway.server_wrap import ExchangeOf, GuardedRoute, NotDeclared, ServiceRouter, allowed_methods, require_declared
 from servicekit.caller import Caller, CallerType
+from servicekit.deadline import time_left
+from servicekit.errors import ServiceAway
 
 USER_ID, DEPENDANT_ID = str(uuid4()), str(uuid4())
 OPERATOR, USER = Caller(CallerType.ADMIN, "asha"), Caller(CallerType.USER, USER_ID, uuid4())
@@ -54,11 +59,20 @@ class Gatekeeper:
         self.refusal = refusal
         self.asked: list[tuple[Guard, str]] = []
 
+        # How long each look-up took, and how long the next process could have been asked then.
+        self.takes_s: list[float] = []
+        self.had_s: list[float] = []
+
     async def admit(self, guard: Guard, request: Request, route: str) -> Caller:
         self.asked.append((guard, route))
         if self.refusal:
             raise Refused(self.refusal)
+        self.had_s.append(time_left(1000))
+        await asyncio.sleep(self.takes_s.pop(0) if self.takes_s else 0)
         return self.caller
+
+    async def admit_still(self, guard: Guard, request: Request, route: str) -> None:
+        await self.admit(guard, request, route)
 
 
 class Things:
@@ -67,10 +81,12 @@ class Things:
     def __init__(self, gatekeeper: Gatekeeper) -> None:
         self.calls: list[dict[str, object]] = []
         self.bytes_read = 0
+        self.deadline = 0.0
         routes = ServiceRouter("records", "Things", "Things to try routes with.")
 
         @routes.post("/things", guard=ADMIN, summary="Make a thing.", answer=Thing, status_code=201)
         async def make_thing(exchange: ExchangeOf, body: ThingBody) -> Response:
+            self.deadline = exchange._deadline
             return self._answer(caller=exchange.caller, name=body.name, sent=exchange.sent)
 
         @routes.get("/things", guard=ADMIN_OR_USER, summary="List things.", answer=Thing)
@@ -283,6 +299,23 @@ class TestServerWrap:
         for method in ("GET", "DELETE"):
             assert await things.send(method, "/things", b"{", "text/plain") == ""
         assert things.bytes_read == 0
+
+    async def test_takes_what_it_asks_of_others_off_the_time_of_a_request(self, things, gatekeeper, monkeypatch):
+        monkeypatch.setattr(server_wrap, "BELIEVED_S", 0.01)
+        gatekeeper.takes_s = [0.2, 0.3]
+        assert await things.send("POST", "/things", b'{"name": "a"}') == ""
+        assert len(gatekeeper.asked) == 2
+        first, second = gatekeeper.had_s
+        left = things.deadline - asyncio.get_running_loop().time()
+        assert BUDGET_S > first > second + 0.1 > left + 0.2
+
+    async def test_has_no_time_left_for_a_second_look(self, things, gatekeeper, monkeypatch):
+        monkeypatch.setattr(server_wrap, "BELIEVED_S", 0.01)
+        monkeypatch.setattr(server_wrap, "BUDGET_S", 0.1)
+        gatekeeper.takes_s = [0.2]
+        with pytest.raises(ServiceAway):
+            await things.send("POST", "/things", b'{"name": "a"}')
+        assert not things.calls
 
 
 class TestRun:
