@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import platform
 import random
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,8 +13,20 @@ from pathlib import Path
 import psutil
 
 from chaos.experiment import Experiment, Finding
+from chaos.rig import ROOT
 from chaos.scales import SCALES
 
+COLUMNS = (
+    "#",
+    "experiment",
+    "must show",
+    "measured",
+    "operations",
+    "acknowledged writes",
+    "answers",
+    "faults fired",
+    "passed",
+)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -22,11 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chaos")
     parser.add_argument("--scale", choices=SCALES, default="quick")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 10**6))
-    parser.add_argument("--only", default="", help="numbers of experiments, such as 1,3")
+    parser.add_argument("--only", type=_numbers, default=[], help="numbers of experiments, such as 1,3")
     parser.add_argument("--record", action="store_true", help="keep the table in chaos/results")
     arguments = parser.parse_args()
-    only = {int(number) for number in arguments.only.split(",") if number}
+    only = set(arguments.only)
+    if unknown := only - {experiment.number for experiment in SCALES[arguments.scale]}:
+        parser.error(f"there is no experiment {', '.join(map(str, sorted(unknown)))}")
     chosen = [experiment for experiment in SCALES[arguments.scale] if not only or experiment.number in only]
+    # Somebody may commit meanwhile.
+    revision = _revision()
     began = time.monotonic()
     rows = []
     for experiment in chosen:
@@ -37,13 +54,17 @@ def main() -> None:
         rows.append((experiment, finding))
     table = _table(rows)
     command = f"python -m chaos --scale {arguments.scale} --seed {arguments.seed}" + (
-        f" --only {arguments.only}" if only else ""
+        f" --only {','.join(map(str, arguments.only))}" if only else ""
     )
-    text = f"{_circumstances(command, time.monotonic() - began)}\n\n{table}"
+    text = f"{_circumstances(command, revision, time.monotonic() - began)}\n\n{table}"
     print(f"\n{text}", flush=True)
     if arguments.record:
         _keep(text, arguments.scale)
     sys.exit(not all(finding.has_passed for _, finding in rows))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 async def _run(experiment: Experiment, seed: int) -> Finding:
@@ -56,6 +77,10 @@ async def _run(experiment: Experiment, seed: int) -> Finding:
 
 def _tell(finding: Finding, seconds: float) -> None:
     print(f"   operations: {_counted(finding.counts)}")
+    print(f"   acknowledged writes: {_counted(finding.acknowledged)}")
+    print(f"   answers: {_counted(finding.told)}")
+    if finding.pace:
+        print(f"   traffic: {finding.pace}")
     print(f"   faults fired: {_counted(finding.fired)}; died unplanned: {len(finding.unplanned)}")
     for line in (*finding.problems, *finding.unplanned):
         print(f"   ! {line}")
@@ -68,17 +93,20 @@ def _counted(counts: dict[str, int]) -> str:
 
 def _table(rows: list[tuple[Experiment, Finding]]) -> str:
     lines = [
-        "| # | experiment | must show | measured | operations | faults fired | passed |",
-        "|---|---|---|---|---|---|---|",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
     ]
     for experiment, finding in rows:
-        measured = "; ".join([finding.figure, *([f"**{' · '.join(finding.problems)}**"] if finding.problems else [])])
+        problems = f"**{' · '.join(finding.problems)}**" if finding.problems else ""
+        measured = "; ".join(filter(None, (finding.figure, finding.pace, problems)))
         cells = (
             str(experiment.number),
             experiment.title,
             experiment.must_show,
             measured.replace("|", "/").replace("\n", " "),
             _counted(finding.counts),
+            _counted(finding.acknowledged),
+            _counted(finding.told),
             _counted(finding.fired),
             "yes" if finding.has_passed else "NO",
         )
@@ -86,13 +114,24 @@ def _table(rows: list[tuple[Experiment, Finding]]) -> str:
     return "\n".join(lines)
 
 
-def _circumstances(command: str, seconds: float) -> str:
+def _revision() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        revision, changed = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"`{revision}`" + (f" and {len(changed.splitlines())} files that are not as committed" if changed else "")
+
+
+def _circumstances(command: str, revision: str, seconds: float) -> str:
     memory = psutil.virtual_memory().total / 2**30
     machine = f"{psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
     load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
     return (
-        f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds / 60:.1f} minutes\n- {machine}, Python "
-        f"{platform.python_version()}, load at the end {load}\n- `{command}`"
+        f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, revision {revision}, {seconds / 60:.1f} minutes\n"
+        f"- {machine}, Python {platform.python_version()}, load at the end {load}\n- `{command}`"
     )
 
 

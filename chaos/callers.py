@@ -11,6 +11,7 @@ from chaos.workload import Operation
 LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)", re.IGNORECASE)
 END_OF_HEAD = b"\r\n\r\n"
 PATIENCE_S = 10.0
+GOOD, REFUSED = b"200", b"503"
 
 
 class Told(NamedTuple):
@@ -18,6 +19,8 @@ class Told(NamedTuple):
 
     status: int
     seconds: float
+    # Whether it is an answer that was asked for, or says as the contract does that there is too much to do.
+    is_fitting: bool = True
 
 
 class Callers:
@@ -51,14 +54,14 @@ class Callers:
             async with asyncio.timeout(PATIENCE_S):
                 if caller is None or caller.is_closed:
                     _, caller = await loop.create_connection(_Caller, "127.0.0.1", self._port)
-                status = await caller.ask(self._rng.choice(self._requests))
+                status, is_fitting = await caller.ask(self._rng.choice(self._requests))
         except TimeoutError:
             if caller is not None:
                 caller.close()
             raise
         if not caller.is_closed:
             self._idle.append(caller)
-        return Told(status, loop.time() - began)
+        return Told(status, loop.time() - began, is_fitting)
 
     def close(self) -> None:
         """Close the connections that are idle."""
@@ -72,7 +75,7 @@ class _Caller(asyncio.Protocol):
     def __init__(self) -> None:
         self.is_closed = False
         self._read = b""
-        self._answer: asyncio.Future[int] | None = None
+        self._answer: asyncio.Future[tuple[int, bool]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -95,9 +98,9 @@ class _Caller(asyncio.Protocol):
             self.is_closed = True
             self._transport.close()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(int(self._read[9:12]))
+            self._answer.set_result((int(self._read[9:12]), is_fitting(self._read)))
 
-    async def ask(self, request: bytes) -> int:
+    async def ask(self, request: bytes) -> tuple[int, bool]:
         self._read = b""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -105,6 +108,15 @@ class _Caller(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
+
+
+def is_fitting(answer: bytes) -> bool:
+    """Return whether a whole answer is a success, or tells that there is too much to do and when to come again."""
+    status = answer[9:12]
+    if status != REFUSED:
+        return status == GOOD
+    head, _, body = answer.partition(END_OF_HEAD)
+    return b"\r\nretry-after: " in head.lower() and b'"RQ-111"' in body
 
 
 def _spell(operation: Operation) -> bytes:

@@ -26,6 +26,7 @@ class Verdict:
         uninvited: writes that were refused or never sent, and are there all the same.
         half_done: effects without what belongs in the same transaction.
         torn: broken chains, gaps in versions, events that went missing between outbox and inbox.
+        unserved: what did not work again when all was over.
     """
 
     lost: list[str] = field(default_factory=list)
@@ -33,19 +34,23 @@ class Verdict:
     uninvited: list[str] = field(default_factory=list)
     half_done: list[str] = field(default_factory=list)
     torn: list[str] = field(default_factory=list)
+    unserved: list[str] = field(default_factory=list)
     checked: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_clean(self) -> bool:
-        return not (self.lost or self.doubled or self.uninvited or self.half_done or self.torn)
+        return not self._problems()
 
     def __str__(self) -> str:
         figures = (
             f"{len(self.lost)} lost, {len(self.doubled)} twice, {len(self.half_done)} half-done of "
             f"{self.checked['acknowledged']} acknowledged"
         )
-        rest = [*self.lost, *self.doubled, *self.uninvited, *self.half_done, *self.torn]
+        rest = self._problems()
         return figures + (f"; {'; '.join(rest[:6])}" if rest else "")
+
+    def _problems(self) -> list[str]:
+        return [*self.lost, *self.doubled, *self.uninvited, *self.half_done, *self.torn, *self.unserved]
 
 
 class Checker:
@@ -56,6 +61,9 @@ class Checker:
         self._workload = workload
         self._http = HttpClient(rig.client_port(rig.replicas("gateway")[0]))
         self._limit = asyncio.Semaphore(AT_ONCE)
+        # What users are called, and what their SELF is called.
+        self._last_names: dict[str, str | None] = {}
+        self._self_names: dict[str, str | None] = {}
         self.verdict = Verdict()
 
     async def check(self) -> Verdict:
@@ -99,6 +107,7 @@ class Checker:
         platform = self._workload.platform_id
         async for user in self._pages(f"/users?page_size=200&platform_id={platform}", self._workload.admin):
             found["register", user["phone_number"].removeprefix("+91")] += 1
+            self._last_names[user["id"]] = user["last_name"]
         people = {operation.person.id for operation in self._workload.history if operation.person}
         for part in await asyncio.gather(*(self._family(user_id) for user_id in sorted(people))):
             found.update(part)
@@ -115,6 +124,8 @@ class Checker:
             numbers = sorted(version["version"] for version in versions)
             if numbers != list(range(1, person["version"] + 1)):
                 self.verdict.torn.append(f"dependant {person['id']} has the versions {numbers}")
+            if person["relationship"] == "SELF":
+                self._self_names[user_id] = person["last_name"]
             for version in versions:
                 is_first = version["version"] == 1
                 if person["relationship"] == "SELF":
@@ -185,6 +196,26 @@ class Checker:
             "SELECT id FROM users WHERE status = 'active' AND id NOT IN (SELECT owner_id FROM outbox)",
         )
         self.verdict.half_done += [f"user {row[0]} is active and no event says so" for row in rows]
+        # Clients change nothing of an active user that records need not know.
+        rows = await self._rig.ask(
+            "identity",
+            "SELECT u.id, u.version, max(o.owner_version) FROM users u JOIN outbox o ON o.owner_id = u.id "
+            "WHERE u.status = 'active' GROUP BY u.id, u.version HAVING max(o.owner_version) <> u.version",
+        )
+        self.verdict.half_done += [f"user {row[0]} has version {row[1]}, the last event {row[2]}" for row in rows]
+        rows = await self._rig.ask(
+            "identity",
+            "SELECT u.id, u.version, count(a.id) FROM users u LEFT JOIN audit_log a ON a.entity_id = u.id::text "
+            "AND a.action IN ('user.complete_onboarding', 'user.update') WHERE u.status <> 'deactivated' "
+            "GROUP BY u.id, u.version HAVING count(a.id) <> u.version - 1",
+        )
+        self.verdict.half_done += [f"user {row[0]} has version {row[1]} and {row[2]} audited changes" for row in rows]
+        rows = await self._rig.ask(
+            "identity",
+            "SELECT u.id FROM users u LEFT JOIN audit_log a ON a.entity_id = u.id::text "
+            "AND a.action = 'user.complete_onboarding' WHERE u.status = 'active' GROUP BY u.id HAVING count(a.id) <> 1",
+        )
+        self.verdict.half_done += [f"user {row[0]} is active and was not audited to join once" for row in rows]
         await self._each_has_audit("identity", "users", "user.create")
 
     async def _check_records(self) -> None:
@@ -235,6 +266,9 @@ class Checker:
                 self.verdict.torn.append(f"records knows version {known.get(owner)} of user {owner}, not {numbers[-1]}")
             if selves.get(owner) != len(numbers):
                 self.verdict.torn.append(f"SELF of user {owner}: {selves.get(owner)} versions, {len(numbers)} events")
+        for user_id, name in self._self_names.items():
+            if name != (called := self._last_names.get(user_id)):
+                self.verdict.torn.append(f"user {user_id} is called {called}, SELF {name}")
         self.verdict.checked["events"] = len(sent)
 
     async def _check_audit(self) -> None:

@@ -5,7 +5,7 @@ The usual clients retry or hide that difference, and here everything hangs on it
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,33 @@ class Answer:
             return str(self.json["error"]["code"])
         except (ValueError, KeyError, TypeError):
             return ""
+
+    @property
+    def label(self) -> str:
+        """Status, code and what is missing that the contract promises with every answer, as answers are tallied."""
+        parts = [str(self.status), *([self.code] if self.status >= 300 else [])]
+        missing = [f"without {what}" for what in self._missing()]
+        return " ".join(part for part in (*parts, *missing) if part)
+
+    def _missing(self) -> Iterator[str]:
+        request_id = self.headers.get("x-request-id", "")
+        if not request_id:
+            yield "X-Request-Id"
+        if self.status >= 300 and not self._is_envelope(request_id):
+            yield "envelope"
+        is_to_be_repeated = self.status == 503 or (self.status == 409 and self.code == "RQ-109")
+        if is_to_be_repeated and not self.headers.get("retry-after", "").isdigit():
+            yield "Retry-After"
+
+    def _is_envelope(self, request_id: str) -> bool:
+        try:
+            error = self.json["error"]
+            texts = [error["code"], error["message"], error["request_id"]]
+            return all(isinstance(text, str) and text for text in texts) and (
+                error["request_id"] == request_id and isinstance(error["details"], list)
+            )
+        except (ValueError, KeyError, TypeError):
+            return False
 
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

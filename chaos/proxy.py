@@ -24,6 +24,7 @@ class Faults:
 
     Attributes:
         delay_s: how much later everything arrives, each way.
+        delay_answers_s: how much later still answers arrive.
         reset_requests: the share of what the caller sends that is answered by a reset instead of being passed on.
         reset_answers: the share of answers that are thrown away, with a reset: the effect has happened, and nobody
             hears of it.
@@ -31,6 +32,7 @@ class Faults:
     """
 
     delay_s: float = 0.0
+    delay_answers_s: float = 0.0
     reset_requests: float = 0.0
     reset_answers: float = 0.0
     is_black_hole: bool = False
@@ -115,7 +117,8 @@ class _Link:
         self.proxy._links.discard(self)
 
     def _later(self, action: Callable[[], None], is_answer: bool) -> None:
-        loop, delay = asyncio.get_running_loop(), self.proxy.faults.delay_s
+        loop, faults = asyncio.get_running_loop(), self.proxy.faults
+        delay = faults.delay_s + (faults.delay_answers_s if is_answer else 0.0)
         now, last = loop.time(), self._last_due[is_answer]
         if not delay and last <= now:
             action()

@@ -31,6 +31,10 @@ from deploy.system import CALLS, GATEWAY, SERVICES, login_dsn
 from servicekit.tls import prepare_certificates
 
 START_S = 90.0
+MIGRATED_S = 60.0
+LOW_PRIORITY = 15
+# A killed postmaster may fail to start for so long, while old backends still end.
+RESTARTING_S = 20.0
 # A process that ran this long before it was killed is restarted at once: its end says nothing about its health.
 HEALTHY_AFTER_S = 2.0
 PROCESSES = (*SERVICES, GATEWAY)
@@ -77,7 +81,10 @@ class Rig:
         self.restarts: Counter[str] = Counter()
         self.done_to: Counter[str] = Counter()
         self.admin_key = Keyring.new_admin_key()
+        # What every probe was answered.
+        self.probed: Counter[str] = Counter()
         self._expected: Counter[str] = Counter()
+        self._excused_until: dict[str, float] = {}
         self._supervisor = Supervisor(self._note_restart, healthy_after_s=HEALTHY_AFTER_S)
         self._watching: asyncio.Task[None] | None = None
         self._keyring = Keyring.open(folder / "secrets.json", SERVICES)
@@ -176,10 +183,7 @@ class Rig:
         self.restarts[program.name] += 1
         if self._expected[program.name] > 0:
             self._expected[program.name] -= 1
-        elif program.name.endswith("-database"):
-            # After a kill the first starts fail while old backends still end.
-            pass
-        else:
+        elif time.monotonic() > self._excused_until.get(program.name, 0.0):
             self.unplanned.append(f"{program.name} ended with code {code}: {complaint(program.log)[:300]}")
 
     # What is where.
@@ -236,20 +240,30 @@ class Rig:
 
     def kill(self, name: str) -> None:
         """Kill a process or a postmaster; the supervisor restarts it."""
-        self.done_to["killed"] += 1
-        self._expected[name] += 1
-        self._program(name).send(signal.SIGKILL)
+        if name not in self.programs:
+            self.excuse(name, RESTARTING_S)
+        self._end(name, signal.SIGKILL, "killed")
 
     def terminate(self, name: str) -> None:
         """Ask a process to stop; the supervisor starts it again."""
-        self.done_to["terminated"] += 1
-        self._expected[name] += 1
-        self._program(name).send(signal.SIGTERM)
+        self._end(name, signal.SIGTERM, "terminated")
+
+    def _end(self, name: str, signum: signal.Signals, what: str) -> None:
+        """Send what ends a process, if it runs: who died before that has died unplanned."""
+        if self._program(name).is_running():
+            self.done_to[what] += 1
+            self._expected[name] += 1
+            self._program(name).send(signum)
+
+    def excuse(self, name: str, seconds: float) -> None:
+        """Take ends of a process for planned for some time: what was done to it may end it more than once."""
+        self._excused_until[name] = time.monotonic() + seconds
 
     def freeze(self, name: str) -> None:
         """Let a process stand still."""
-        self.done_to["frozen"] += 1
-        self._program(name).send(signal.SIGSTOP)
+        if self._program(name).is_running():
+            self.done_to["frozen"] += 1
+            self._program(name).send(signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
         """Let a process go on."""
@@ -257,8 +271,8 @@ class Rig:
 
     def take_down(self, name: str) -> None:
         """Kill a process and keep it down."""
-        self.done_to["taken down"] += 1
         program = self._program(name)
+        self.done_to["taken down"] += program.is_running()
         self._supervisor.programs.remove(program)
         program.kill()
 
@@ -322,6 +336,7 @@ class Rig:
             return 0
         finally:
             client.close()
+        self.probed[answer.label] += 1
         return answer.status
 
     async def until(self, holds: Callable[[], Any], within_s: float, what: str) -> float:
@@ -339,6 +354,29 @@ class Rig:
 
     # What each process is told.
 
+    async def migrate(self, service: str, tree: Path) -> None:
+        """Bring a service's database to the schema of a tree, while everything runs.
+
+        Raises:
+            RigFailed: that did not work.
+        """
+        # Only the main thread may start programs, and it must not stand still meanwhile.
+        program = self._one_shot(service, "migrate", tree)
+        program.start()
+        # It stands for a job on another machine, and must not take the processors from those that serve.
+        os.setpriority(os.PRIO_PROCESS, program.pid, LOW_PRIORITY)
+
+        async def has_ended() -> bool:
+            return not program.is_running()
+
+        try:
+            await self.until(has_ended, MIGRATED_S, f"{service} is migrated")
+        finally:
+            program.kill()
+        if program.process and program.process.returncode:
+            raise RigFailed(str(program.failure()))
+        self.done_to["migrated"] += 1
+
     def program_of(self, name: str) -> Program:
         """Describe a process."""
         kind = name.rpartition("-")[0]
@@ -346,8 +384,15 @@ class Rig:
             return self._python(name, kind, [], self._gateway_settings(name))
         return self._python(name, kind, ["serve"], self._service_settings(name, kind))
 
-    def _python(self, name: str, module: str, arguments: Sequence[str], settings: Mapping[str, str]) -> Program:
-        tree = self.layout.trees.get(module, ROOT)
+    def _python(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        settings: Mapping[str, str],
+        tree: Path | None = None,
+    ) -> Program:
+        tree = tree or self.layout.trees.get(module, ROOT)
         kept = {key: text for key, text in os.environ.items() if not key.startswith(("AAROKYA_", "PG", "PYTHON"))}
         return Program(
             name=name,
@@ -364,13 +409,13 @@ class Rig:
             directory=self.folder,
         )
 
-    def _one_shot(self, service: str, command: str) -> Program:
+    def _one_shot(self, service: str, command: str, tree: Path | None = None) -> Program:
         settings = {
             "AAROKYA_DATABASE_OWNER_DSN": self._dsn(service, "owner", through_proxy=False),
             "AAROKYA_DATABASE_RUNTIME_DSN": self._dsn(service, "runtime", through_proxy=False),
             "AAROKYA_DATABASE_SUPERUSER_DSN": self.clusters[service].dsn,
         }
-        return self._python(f"{service}-{command}", service, [command], settings)
+        return self._python(f"{service}-{command}", service, [command], settings, tree)
 
     def _dsn(self, service: str, login: str, *, through_proxy: bool = True) -> str:
         secrets = self._keyring.services[service]

@@ -26,7 +26,15 @@ REQUEST_S = 8.0
 MOST_OUTSTANDING = 2000
 MOST_DEPENDANTS = 18
 FIRST_PEOPLE = 12
+# How statuses begin when there is no answer.
+NOT_SENT, NO_ANSWER = SILENT = ("not sent", "no answer")
+# When everything works again, what may be repeated succeeds within so long, and anything else after a few tries.
+RECOVERED_S = 10.0
+TRIED_AFTER_S = (0.0, 1.0, 2.0, 4.0)
 READS = ("read user", "list dependants", "list benefits", "list accounts")
+# Who joined before so many others has left the road: processes remember who called lately, and how many these are has to
+# become steady.
+MOST_ACTIVE = 1000
 # How often each kind of request is made.
 MIX = {
     "read user": 15,
@@ -70,6 +78,27 @@ class Person:
     asked_for: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One time that a request was sent: what was answered, and when."""
+
+    status: str
+    began: float
+    seconds: float
+
+    @property
+    def ended(self) -> float:
+        return self.began + self.seconds
+
+    @property
+    def is_good(self) -> bool:
+        return self.status.startswith("2")
+
+    @property
+    def is_silent(self) -> bool:
+        return self.status.startswith(SILENT)
+
+
 @dataclass(slots=True)
 class Operation:
     """One request with its retries, and what became of it."""
@@ -83,17 +112,23 @@ class Operation:
     person: Person | None = None
     key: str | None = None
     is_idempotent: bool = False
+    # Whether it only tries whether everything works again when an experiment is over.
+    is_trial: bool = False
     outcome: Outcome = Outcome.UNKNOWN
-    attempts: int = 0
     began: float = 0.0
     seconds: float = 0.0
-    statuses: list[str] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
     replays: int = 0
     answer: Answer | None = None
 
     @property
     def is_read(self) -> bool:
         return self.method == "GET"
+
+    @property
+    def statuses(self) -> list[str]:
+        """What became of each attempt."""
+        return [attempt.status for attempt in self.attempts]
 
     @property
     def service(self) -> str:
@@ -134,6 +169,14 @@ class Workload:
         self._markers = 0
         self._unlinked: list[tuple[Person, str]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._phones = 0
+        self._is_trying = False
+        # Every answer, also to requests of which nothing else is kept.
+        self.told: Counter[str] = Counter()
+        # What the traffic began, what it left out because too much was under way, and how long it lasted.
+        self.begun = 0
+        self.left_out = 0
+        self.traffic_s = 0.0
         self.broken: list[BaseException | None] = []
         self.partner: dict[str, str] = {}
         self.admin = {"admin-api-key": rig.admin_key}
@@ -156,20 +199,19 @@ class Workload:
         loop = asyncio.get_running_loop()
         self.history.append(operation)
         operation.began = loop.time()
+        operation.is_trial = self._is_trying
+        patience_s = RECOVERED_S if operation.is_trial else PATIENCE_S
         may_have_happened = False
         while True:
-            operation.attempts += 1
+            sent_at = loop.time()
             try:
                 answer = await self.send_once(operation)
-            except NotSent as error:
+            except (NotSent, NoAnswer) as error:
                 operation.answer = None
-                operation.statuses.append(f"not sent: {error}")
-            except NoAnswer as error:
-                operation.answer = None
-                operation.statuses.append(f"no answer: {error}")
-                may_have_happened = True
+                operation.attempts.append(Attempt(_silence(error), sent_at, loop.time() - sent_at))
+                may_have_happened |= isinstance(error, NoAnswer)
             else:
-                operation.statuses.append(f"{answer.status} {answer.code}".strip())
+                operation.attempts.append(Attempt(answer.label, sent_at, answer.seconds))
                 operation.answer = answer
                 operation.replays += answer.headers.get("idempotency-replayed") == "true"
                 if answer.status < 300:
@@ -180,7 +222,7 @@ class Workload:
                     break
                 may_have_happened = True
             is_safe = operation.key is not None or operation.is_idempotent
-            if not is_safe or loop.time() - operation.began > PATIENCE_S:
+            if not is_safe or loop.time() - operation.began > patience_s:
                 operation.outcome = Outcome.UNKNOWN if may_have_happened and not operation.is_read else Outcome.FAILED
                 break
             await asyncio.sleep(self._pause(operation))
@@ -190,11 +232,11 @@ class Workload:
     def _pause(self, operation: Operation) -> float:
         """Return how long a well-behaved client waits: as long as it was told to, else longer each time."""
         told = operation.answer.headers.get("retry-after", "") if operation.answer else ""
-        pause = float(told) if told else min(0.2 * 2**operation.attempts, 2.0)
+        pause = float(told) if told else min(0.2 * 2 ** len(operation.attempts), 2.0)
         return pause * (0.5 + self._rng.random())
 
     async def send_once(self, operation: Operation) -> Answer:
-        """Make a request once, and keep nothing of it.
+        """Make a request once, and keep nothing of it but a tally.
 
         Raises:
             NotSent, NoAnswer: there is no answer.
@@ -202,9 +244,15 @@ class Workload:
         headers = dict(operation.headers)
         if operation.key is not None:
             headers["Idempotency-Key"] = operation.key
-        return await self._client().request(
-            operation.method, operation.path, headers, operation.body, timeout_s=REQUEST_S
-        )
+        try:
+            answer = await self._client().request(
+                operation.method, operation.path, headers, operation.body, timeout_s=REQUEST_S
+            )
+        except (NotSent, NoAnswer) as error:
+            self.told[_silence(error)] += 1
+            raise
+        self.told[answer.label] += 1
+        return answer
 
     def _client(self) -> HttpClient:
         """Take the next gateway that is ready, as a balancer does."""
@@ -250,14 +298,17 @@ class Workload:
 
     def key(self) -> str | None:
         """Return an idempotency key, or for some requests none."""
-        return f"{self.seed}-{self.marker()}" if self._rng.random() < self._keyed else None
+        return self._new_key() if self._rng.random() < self._keyed else None
+
+    def _new_key(self) -> str:
+        return f"{self.seed}-{self.marker()}"
 
     # What is asked for.
 
     async def register(self) -> Person | None:
         """Sign a new user in and complete the onboarding."""
-        phone = f"9{(self.seed % 9000 + 1000) * 100_000 + len(self.history) + self._markers:09d}"[:10]
-        self._markers += 1
+        self._phones += 1
+        phone = phone_number(self.seed, self._phones)
         sign_in = await self.run(self.new_token(phone))
         if sign_in.outcome is not Outcome.OK:
             return None
@@ -274,7 +325,7 @@ class Workload:
                 body,
                 marker=body["last_name"],
                 person=person,
-                key=f"{self.seed}-{self.marker()}",
+                key=self._new_key(),
             )
         )
         if onboarding.outcome is Outcome.OK:
@@ -345,37 +396,52 @@ class Workload:
     async def act(self) -> None:
         """Make one request of the mix."""
         kind = self._rng.choices(list(self._mix), list(self._mix.values()))[0]
-        person = self._rng.choice(self.people)
+        person = self._rng.choice(self.people[-MOST_ACTIVE:])
+        if (kind == "change dependant" and not person.dependants) or (kind == "link mrn" and not self._unlinked):
+            kind = "add dependant"
+        if kind == "add dependant" and person.asked_for >= MOST_DEPENDANTS:
+            kind = "register"
         if kind == "register":
             await self.register()
-        elif kind in READS:
-            await self.run(self.read(kind, person))
-        elif kind == "add benefit":
-            await self.run(self.new_benefit())
-        elif kind == "change profile":
-            await self.run(self.new_profile(person))
-        elif kind == "add account":
-            await self.run(self.new_account(person))
-        elif kind == "change dependant" and person.dependants:
-            await self.run(self.new_name(person))
-        elif kind == "link mrn" and self._unlinked:
-            await self.run(self.new_mrn())
-        elif person.asked_for < MOST_DEPENDANTS:
-            added = await self.run(self.new_dependant(person))
-            if added.outcome is Outcome.OK and added.answer is not None:
-                person.dependants.append(added.answer.json["id"])
-                self._unlinked.append((person, person.dependants[-1]))
-        else:
-            await self.register()
+            return
+        operation = await self.run(self._make(kind, person))
+        if kind == "add dependant":
+            self._note_dependant(person, operation)
+
+    def _make(self, kind: str, person: Person) -> Operation:
+        """Return a request of any kind but `register`, which takes two."""
+        match kind:
+            case "add dependant":
+                return self.new_dependant(person)
+            case "change dependant":
+                return self.new_name(person)
+            case "add account":
+                return self.new_account(person)
+            case "link mrn":
+                return self.new_mrn()
+            case "change profile":
+                return self.new_profile(person)
+            case "add benefit":
+                return self.new_benefit()
+            case _:
+                return self.read(kind, person)
+
+    def _note_dependant(self, person: Person, added: Operation) -> None:
+        if added.outcome is Outcome.OK and added.answer is not None:
+            person.dependants.append(added.answer.json["id"])
+            self._unlinked.append((person, person.dependants[-1]))
 
     @asynccontextmanager
     async def traffic(self, rate: float) -> AsyncIterator[None]:
         """Make requests at a rate for as long as the block runs, whether answers come or not; then wait for them."""
         going = asyncio.create_task(self._keep_going(rate))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             yield
         finally:
             going.cancel()
+            self.traffic_s += loop.time() - began
             await self.settle()
 
     async def _keep_going(self, rate: float) -> None:
@@ -384,7 +450,10 @@ class Workload:
         while True:
             due += 1 / rate
             if len(self._tasks) < MOST_OUTSTANDING:
+                self.begun += 1
                 self.begin(self.act())
+            else:
+                self.left_out += 1
             await asyncio.sleep(max(0.0, due - loop.time()))
 
     def begin(self, doing: Any) -> asyncio.Task[Any]:
@@ -411,15 +480,66 @@ class Workload:
         for client in self._clients.values():
             client.close()
 
-    # What came out.
+    # Whether everything works again.
 
-    def counts(self) -> Counter[str]:
-        """Return how many operations ended how."""
-        return Counter(operation.outcome.value for operation in self.history)
+    async def try_everything(self) -> list[str]:
+        """Make one request of every kind as soon as traffic has ended; return what did not succeed soon."""
+        await self.settle()
+        self._is_trying = True
+        try:
+            person = await self._joins()
+            if person is None:
+                return [f"nobody could join: {self.history[-1].kind} {self.history[-1].statuses[-3:]}"]
+            return [problem for kind in MIX if (problem := await self._try(kind, person))]
+        finally:
+            self._is_trying = False
+
+    async def _joins(self) -> Person | None:
+        # What is asked for with a key is repeated for as long anyway.
+        for pause_s in TRIED_AFTER_S:
+            await asyncio.sleep(pause_s)
+            if (person := await self.register()) is not None:
+                return person
+        return None
+
+    async def _try(self, kind: str, person: Person) -> str:
+        problem = ""
+        for pause_s in TRIED_AFTER_S:
+            await asyncio.sleep(pause_s)
+            tried = await self._once(kind, person)
+            if tried is None or tried.outcome is Outcome.OK:
+                return problem if tried is None else ""
+            problem = f"{kind} does not work again: {tried.statuses[-3:]}"
+        return problem
+
+    async def _once(self, kind: str, person: Person) -> Operation | None:
+        """Make one request, a POST with a key; None when the kind has been tried or needs what could not be made."""
+        if kind == "register" or (kind == "change dependant" and not person.dependants):
+            return None
+        if kind == "link mrn" and not self._unlinked:
+            return None
+        operation = self._make(kind, person)
+        if operation.method == "POST":
+            operation.key = operation.key or self._new_key()
+        await self.run(operation)
+        if kind == "add dependant":
+            self._note_dependant(person, operation)
+        return operation
+
+    # What came out.
 
     def seen(self, chosen: Callable[[Operation], bool]) -> Sequence[Operation]:
         """Return the operations for which something holds."""
         return [operation for operation in self.history if chosen(operation)]
+
+
+def phone_number(seed: int, number: int) -> str:
+    """Return a phone number that no other person of a run has, in national digits."""
+    return f"9{((seed % 9000 + 1000) * 100_000 + number) % 10**9:09d}"
+
+
+def _silence(error: NotSent | NoAnswer) -> str:
+    return f"{NOT_SENT if isinstance(error, NotSent) else NO_ANSWER}: {error}"
 
 
 def percentile(values: Sequence[float], share: float) -> float:

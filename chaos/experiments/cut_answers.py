@@ -15,6 +15,8 @@ class CutAnswers(Experiment):
     number = 3
     title = "answer cut after commit, POSTs retried with their key"
     must_show = "as many effects and as many replays as POSTs"
+    faults = frozenset({"cut answer"})
+    cuts_clients = True
 
     posts: int = 1000
     at_once: int = 8

@@ -22,6 +22,7 @@ class Failover(Experiment):
     number = 10
     title = "primary killed, synchronous standby promoted"
     must_show = "≤ 3 s without service, 0 acknowledged writes lost"
+    faults = frozenset({"taken down"})
     layout = Layout(standby_of=SERVICE)
 
     rate: float = 60.0

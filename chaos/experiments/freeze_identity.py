@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from chaos.experiment import Experiment, Finding, Scene, problems_of
 from chaos.waiting import answers_again
-from chaos.workload import Operation, Outcome, refusals
+from chaos.workload import Operation, refusals
 
 # The gateway's budget of 5 s, and what a busy machine adds.
 LONGEST_ATTEMPT_S = 5.5
 RECOVERED_WITHIN_S = 2.0
+READY_WITHIN_S = 5.0
+SEEN_ON_S = 3.0
 MOST_GROWTH = 20 * 1024 * 1024
 # So long after a change of rights nobody may be let in by what is remembered; and a change could not be heard.
 RIGHTS_LAST_S = 1.0
@@ -22,6 +24,7 @@ class FreezeIdentity(Experiment):
     number = 7
     title = "identity frozen (SIGSTOP)"
     must_show = "no call outlives its deadline, memory flat, recovery ≤ 2 s"
+    faults = frozenset({"frozen"})
 
     seconds: float = 30.0
     rate: float = 50.0
@@ -40,15 +43,22 @@ class FreezeIdentity(Experiment):
                 grown = max(rig.memory(name) - before for name, before in memory.items())
             finally:
                 rig.thaw("identity-1")
+            getting_ready = asyncio.create_task(rig.until_ready("gateway-1"))
             recovered = await rig.until(answers_again(scene, "identity-1"), 30, "identity answers again")
+            ready = await getting_ready
+            # To see until when somebody is still refused.
+            await asyncio.sleep(SEEN_ON_S)
             during = workload.history[start:]
-        slowest = max(operation.answer.seconds for operation in during if operation.answer)
-        silent = sum(status.startswith("no answer") for operation in during for status in operation.statuses)
-        let_in = [operation for operation in during if _was_let_in(operation, frozen_at + RIGHTS_LAST_S, thawed_at)]
+        attempts = [attempt for operation in during for attempt in operation.attempts]
+        slowest = max(attempt.seconds for attempt in attempts)
+        silent = sum(attempt.is_silent for attempt in attempts)
+        let_in = [operation for operation in during if was_let_in(operation, frozen_at + RIGHTS_LAST_S, thawed_at)]
+        refused = max([0.0, *(attempt.began - thawed_at for attempt in attempts if attempt.status.startswith("503"))])
         verdict = await scene.verdict()
         finding = Finding(
             f"slowest answer {slowest:.2f} s of {len(during)}, {silent} without answer; "
-            f"memory +{grown / 2**20:.1f} MB; recovered in {recovered:.2f} s; "
+            f"memory +{grown / 2**20:.1f} MB; recovered in {recovered:.2f} s, ready in {ready:.2f} s, "
+            f"the last who was refused came {refused:.2f} s after it; "
             f"refused {dict(refusals(during).most_common(4))}, let in without identity {len(let_in)}; {verdict}",
             problems_of(verdict),
         )
@@ -58,16 +68,15 @@ class FreezeIdentity(Experiment):
             finding.problems.append(f"{len(let_in)} were let in though nobody knew their rights")
         if recovered > RECOVERED_WITHIN_S:
             finding.problems.append(f"recovered only after {recovered:.2f} s")
+        if ready > READY_WITHIN_S:
+            finding.problems.append(f"ready only after {ready:.2f} s")
         if grown > MOST_GROWTH:
             finding.problems.append(f"memory grew by {grown / 2**20:.1f} MB")
         return finding
 
 
-def _was_let_in(operation: Operation, since: float, until: float) -> bool:
-    """Return whether somebody whose rights identity decides on was served while it stood still."""
-    return (
-        operation.outcome is Outcome.OK
-        and operation.person is not None
-        and since <= operation.began
-        and operation.began + operation.seconds <= until
+def was_let_in(operation: Operation, since: float, until: float) -> bool:
+    """Return whether somebody whose rights identity decides on was served while it stood still, at once or later."""
+    return operation.person is not None and any(
+        attempt.is_good and since <= attempt.began and attempt.ended <= until for attempt in operation.attempts
     )

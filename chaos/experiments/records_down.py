@@ -1,33 +1,87 @@
-"""6. Records is down."""
+"""6. Records is down, and then it stands still."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 from chaos.experiment import Experiment, Finding, Scene, problems_of
-from chaos.workload import Outcome, refusals
+from chaos.workload import Operation, Outcome, refusals
 
 FOLLOWS_WITHIN_S = 15.0
+# So many join at once, whatever else the traffic does.
+JOINERS = 3
+JOIN_WITHIN_S = 5.0
+# So long everything is as it should be afterwards.
+CALM_S = 2.0
+NAME = "records-1"
+
+
+@dataclass
+class _Outage:
+    """What was seen of the time in which records was away.
+
+    Attributes:
+        elsewhere: the requests that records is not needed for.
+        joined: who was onboarded meanwhile.
+        followed: how long it took until all of them had a SELF when records was back.
+    """
+
+    elsewhere: list[Operation]
+    joined: list[str]
+    followed: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        slowest = max(attempt.seconds for operation in self.elsewhere for attempt in operation.attempts)
+        errors = refusals(self.elsewhere).total()
+        return (
+            f"{errors} errors in {len(self.elsewhere)} requests to identity and catalogue (slowest {slowest:.2f} s); "
+            f"{len(self.joined)} onboarded, all SELF {self.followed:.1f} s after records was back"
+        )
 
 
 @dataclass
 class RecordsDown(Experiment):
-    """Takes records down for a while."""
+    """Takes records down for a while, then stops it with SIGSTOP, so that calls hang that failed before."""
 
     number = 6
-    title = "records down"
+    title = "records down, and records frozen (SIGSTOP)"
     must_show = "identity and catalogue routes: 0 errors; onboarding succeeds, SELF follows when records is back"
+    faults = frozenset({"taken down", "frozen"})
 
     seconds: float = 60.0
+    frozen_s: float = 20.0
     rate: float = 50.0
 
     async def measure(self, scene: Scene) -> Finding:
+        rig = scene.rig
+        down = await self._outage(
+            scene, self.seconds, partial(rig.take_down, NAME), partial(rig.bring_up, NAME), "records down"
+        )
+        frozen = await self._outage(
+            scene, self.frozen_s, partial(rig.freeze, NAME), partial(rig.thaw, NAME), "records frozen"
+        )
+        verdict = await scene.verdict()
+        finding = Finding(f"down: {down}; frozen: {frozen}; {verdict}", problems_of(verdict))
+        finding.problems += down.problems + frozen.problems
+        return finding
+
+    async def _outage(
+        self, scene: Scene, seconds: float, begin: Callable[[], None], end: Callable[[], None], what: str
+    ) -> _Outage:
+        """Let traffic run while records is away, and on until everybody who joined has a SELF."""
         rig, workload = scene.rig, scene.workload
         start = len(workload.history)
-        rig.take_down("records-1")
+        begin()
         async with workload.traffic(self.rate):
-            await asyncio.sleep(self.seconds)
-            during = workload.history[start:]
-            rig.bring_up("records-1")
+            joining = [workload.begin(workload.register()) for _ in range(JOINERS)]
+            try:
+                await asyncio.sleep(seconds)
+                await asyncio.wait(joining, timeout=JOIN_WITHIN_S)
+                during = workload.history[start:]
+            finally:
+                end()
             joined = [
                 operation.person.id
                 for operation in during
@@ -44,20 +98,13 @@ class RecordsDown(Experiment):
                 return bool(missing[0][0] == 0)
 
             followed = await rig.until(has_followed, 60, "every SELF has followed")
-        elsewhere = [operation for operation in during if operation.service != "records" and operation.statuses]
-        errors = refusals(elsewhere)
-        slowest = max(operation.seconds for operation in elsewhere)
-        verdict = await scene.verdict()
-        finding = Finding(
-            f"{errors.total()} errors in {len(elsewhere)} requests to identity and catalogue "
-            f"(slowest {slowest:.2f} s); {len(joined)} onboarded, "
-            f"all SELF {followed:.1f} s after records was back; {verdict}",
-            problems_of(verdict),
-        )
-        if errors:
-            finding.problems.append(f"errors where records is not needed: {dict(errors)}")
+            await asyncio.sleep(CALM_S)
+        elsewhere = [operation for operation in during if operation.service != "records" and operation.attempts]
+        outage = _Outage(elsewhere, joined, followed)
+        if errors := refusals(elsewhere):
+            outage.problems.append(f"{what}: errors where records is not needed: {dict(errors)}")
         if not joined:
-            finding.problems.append("nobody was onboarded meanwhile")
+            outage.problems.append(f"{what}: nobody was onboarded meanwhile")
         if followed > FOLLOWS_WITHIN_S:
-            finding.problems.append(f"SELF followed only after {followed:.1f} s")
-        return finding
+            outage.problems.append(f"{what}: SELF followed only after {followed:.1f} s")
+        return outage

@@ -15,6 +15,7 @@ class RollingRestart(Experiment):
     number = 9
     title = "rolling SIGTERM of everything, two replicas each"
     must_show = "0 failed requests"
+    faults = frozenset({"terminated"})
     layout = Layout(replicas=2, drain_s=1.0)
 
     rounds: int = 2
@@ -41,13 +42,13 @@ class RollingRestart(Experiment):
                     await asyncio.sleep(self.settle_s)
         during = workload.history[start:]
         failed = [operation for operation in during if operation.outcome is not Outcome.OK]
-        retried = sum(operation.attempts > 1 for operation in during)
+        retried = sum(len(operation.attempts) > 1 for operation in during)
         verdict = await scene.verdict()
         finding = Finding(
             f"{len(failed)} of {len(during)} requests failed, {retried} were sent again by the client; {verdict}",
             problems_of(verdict),
         )
         if failed or retried:
-            kinds = {operation.kind for operation in during if operation.attempts > 1 or operation in failed}
+            kinds = {operation.kind for operation in during if len(operation.attempts) > 1 or operation in failed}
             finding.problems.append(f"{dict(refusals(during))} for {', '.join(sorted(kinds))}")
         return finding

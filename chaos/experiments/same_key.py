@@ -17,7 +17,6 @@ class SameKey(Experiment):
     number = 4
     title = "same key in parallel"
     must_show = "one effect each"
-    is_fault_free = True
 
     keys: int = 200
     parallel: int = 50

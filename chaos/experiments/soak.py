@@ -19,7 +19,6 @@ class Soak(Experiment):
     number = 14
     title = "soak"
     must_show = "memory slope < 1 MB/10 min, descriptors and sessions flat"
-    is_fault_free = True
 
     seconds: float = 1800.0
     rate: float = 100.0

@@ -63,6 +63,18 @@ async def test_delays_each_way(client: HttpClient, proxy: Proxy) -> None:
     assert proxy.fired["delayed"] == 2
 
 
+async def test_delays_answers_alone(client: HttpClient, proxy: Proxy, server: Server) -> None:
+    proxy.faults = Faults(delay_answers_s=0.2)
+
+    asking = asyncio.create_task(client.request("GET", "/", {}))
+    await asyncio.sleep(0.1)
+    assert server.asked == 1
+    assert not asking.done()
+
+    assert (await asking).seconds >= 0.2
+    assert proxy.fired["delayed"] == 1
+
+
 async def test_cuts_an_answer_after_the_effect(client: HttpClient, proxy: Proxy, server: Server) -> None:
     proxy.faults = Faults(reset_answers=1.0)
     with pytest.raises(NoAnswer):
