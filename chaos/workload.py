@@ -32,8 +32,8 @@ NOT_SENT, NO_ANSWER = SILENT = ("not sent", "no answer")
 RECOVERED_S = 10.0
 TRIED_AFTER_S = (0.0, 1.0, 2.0, 4.0)
 READS = ("read user", "list dependants", "list benefits", "list accounts")
-# Who joined before so many others has left the road: processes remember who called lately, and how many these are has to
-# become steady.
+# Who joined before so many others has left the road: processes remember who called lately, and how many these are has
+# to become steady.
 MOST_ACTIVE = 1000
 # How often each kind of request is made.
 MIX = {

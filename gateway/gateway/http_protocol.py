@@ -240,10 +240,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Hand a request on, unless there is too much to do: a refusal needs no task, which costs most of it."""
-        if self._door is not None and self._is_simple(cycle) and self._door.turns_away():
-            self._turned_away = True
-        else:
-            super()._start_asgi_task(cycle, app)
+        if self._door is not None and cycle.scope["path"] not in NEVER_SHED:
+            if self._is_simple(cycle) and self._door.turns_away():
+                self._turned_away = True
+                return
+            self._door.expect()
+        super()._start_asgi_task(cycle, app)
 
     def _is_simple(self, cycle: RequestResponseCycle) -> bool:
         """Whether a request comes just now and alone, has no body, and its refusal is the same for every caller."""
@@ -251,7 +253,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._in_body
             and cycle is self.cycle
             and self.transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
-            and cycle.scope["path"] not in NEVER_SHED
             and cycle.scope["method"] != "HEAD"
             and not any(name in _OF_NO_SIMPLE_REQUEST for name, _ in self.headers)
         )

@@ -99,32 +99,46 @@ class Door:
         self._due = 0.0
         self._lateness = 0.0
         self._asked_at = 0.0
-        # How many have begun in this turn, and who waits for one, since when.
+        # How many have come and not asked yet, how many have begun in this turn, and who waits for one, since when.
+        self._expected = 0
         self._begun = 0
         self._line: deque[tuple[asyncio.Future[None], float]] = deque()
 
     def is_overloaded(self) -> bool:
         """Whether the request that asks is one too many."""
+        if self._expected:
+            self._expected -= 1
+        return self._is_one_too_many()
+
+    def _is_one_too_many(self) -> bool:
         now = self._asked_at = self._clock()
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
             self._lateness = 0.0
+            self._expected = 0
             self._begun = 0
             self._line.clear()
             self._wait(now)
-        return self._overload.refuses(self._late(now), now, len(self._line))
+        return self._overload.refuses(self._late(now), now, len(self._line) + self._expected)
 
     def turns_away(self) -> bool:
         """Whether the request that comes is one too many, asked where it costs least to refuse it.
 
-        Whoever is not turned away still has to ask `is_overloaded`, and is not taken in before.
+        Whoever is not turned away is expected to ask `is_overloaded`.
         """
         now = self._clock()
+        line = len(self._line) + self._expected
         # Without a loop nothing has been measured.
-        if self._loop is None or not self._overload.is_one_too_many(self._late(now), now, len(self._line)):
-            return False
-        return self.is_overloaded()
+        return (
+            self._loop is not None
+            and self._overload.is_one_too_many(self._late(now), now, line)
+            and self._is_one_too_many()
+        )
+
+    def expect(self) -> None:
+        """Take in that a request has come that will ask `is_overloaded` as soon as it can: it stands in line, too."""
+        self._expected += 1
 
     def beware(self) -> None:
         """Take in that a service had no room for a request that was let in, and refuse who has waited for long.

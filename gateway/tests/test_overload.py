@@ -161,6 +161,16 @@ class TestDoor:
         clock.now += TICK_S + LATE
         assert door.turns_away()
 
+    async def test_counts_into_the_line_who_has_come_and_not_asked_yet(self, clock):
+        door = Door(clock)
+        await self.be_full_behind_a_line(door)
+        for _ in range(LONG_LINE):
+            assert not door.turns_away()
+            door.expect()
+        assert door.turns_away()
+        assert not door.is_overloaded()
+        assert not door.turns_away()
+
     async def test_refuses_nobody_for_a_service_that_hangs_while_nobody_waits(self, clock):
         door = Door(clock)
         assert not door.is_overloaded()
