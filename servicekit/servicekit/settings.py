@@ -206,7 +206,7 @@ class ServiceSettings(ProcessSettings):
     database_runtime_dsn: Dsn
     """URL or DSN of the login `<service>_runtime`; it may name several hosts."""
     database_pool_size: int = 10
-    """Most connections of a replica to its database; identity holds some more."""
+    """Most connections of a replica to its database; identity holds seven more."""
     master_keys: MasterKeys
     """`id:base64 of 32 bytes,…`: the first wraps new data keys, all unwrap."""
     lookup_key: Key
