@@ -83,6 +83,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._door = door
         self._turned_away = False
+        # One is, of all that arrive together: the others wait for their turn as they always do.
+        self._has_turned_away = False
         # Uvicorn would write its access log, query strings included, whenever some handler listens.
         self.access_log = False
         self._limits = limits
@@ -124,6 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._unset_keepalive_if_required()
+        self._has_turned_away = False
         try:
             # The parser keeps an unfinished header or trailer to itself, so bytes that yield nothing are counted, too.
             if self._in_head or self._in_body:
@@ -188,6 +191,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_message_begin(self) -> None:
+        # One before it may have been answered at once.
+        self._unset_keepalive_if_required()
         super().on_message_begin()
         self._in_head = True
         self._bytes_without_yield, self._fresh_bytes = self._fresh_bytes, 0
@@ -234,6 +239,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self._turned_away:
             self._turned_away = False
+            self._has_turned_away = True
             brought = [value for name, value in self.headers if name == b"x-request-id"]
             for message in messages_of(error_response("RQ-111", request_id_of(brought))):
                 _finish(self.cycle.send(cast(Any, message)))
@@ -252,6 +258,8 @@ class HttpProtocol(HttpToolsProtocol):
         return (
             self._in_body
             and cycle is self.cycle
+            and not self._has_turned_away
+            and not self.flow.write_paused
             and self.transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
             and cycle.scope["method"] != "HEAD"
             and not any(name in _OF_NO_SIMPLE_REQUEST for name, _ in self.headers)
@@ -390,7 +398,7 @@ def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
     except StopIteration:
         return
     coroutine.close()
-    raise RuntimeError("an answer waits for a connection that takes no more")
+    raise RuntimeError("an answer has to wait")
 
 
 def server_config(

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from gateway.edge import Edge
 from gateway.errors import REGISTRY
-from gateway.http_protocol import ConnectionLimits, server_config
+from gateway.http_protocol import MAX_PIPELINED_REQUESTS, ConnectionLimits, server_config
 from gateway.overload import Door
 from tests.e2e.hostile import broken_chunks, requests
 
@@ -165,7 +165,10 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def read_answers(connection: socket.socket) -> list[Answer]:
-    rest = read_to_end(connection)
+    return parse_answers(read_to_end(connection))
+
+
+def parse_answers(rest: bytes) -> list[Answer]:
     answers = []
     while rest:
         head, _, rest = rest.partition(b"\r\n\r\n")
@@ -488,7 +491,12 @@ class TestTurningAway:
 
     def test_answers_in_the_envelope_and_asks_no_application(self, serve):
         served = serve(door=FullHouse())
-        refused, last = served.say(self.GET + b"X-Request-Id: ride-1\r\n\r\n" + self.LAST)
+        connection = served.connect()
+        connection.sendall(self.GET + b"X-Request-Id: ride-1\r\n\r\n")
+        head = read_until(connection, b"}}")
+        connection.sendall(self.LAST)
+        (last,) = read_answers(connection)
+        (refused,) = parse_answers(head)
         for answer in (refused, last):
             assert (answer.status, answer.error["code"]) == (503, "RQ-111")
             assert answer.headers["retry-after"] == "1"
@@ -509,6 +517,38 @@ class TestTurningAway:
         door.is_full = False
         connection.sendall(self.GET + b"\r\n")
         assert b"0 bytes" in read_until(connection, b"0 bytes")
+
+    def test_turns_away_one_of_all_that_arrive_together(self, serve):
+        served = serve(door=FullHouse())
+        answers = served.say((self.GET + b"\r\n") * (MAX_PIPELINED_REQUESTS - 1) + self.LAST)
+        assert [answer.status for answer in answers] == [503] + [200] * (MAX_PIPELINED_REQUESTS - 1)
+
+    def test_bounds_what_is_pipelined_behind_it(self, serve):
+        served = serve(door=FullHouse())
+        served.say((self.GET + b"\r\n") * 500)
+        assert len(served.application.reached) <= MAX_PIPELINED_REQUESTS + 1
+
+    def test_does_not_take_a_connection_for_idle_that_goes_on_at_once(self, serve):
+        served = serve(door=FullHouse())
+        connection = served.connect()
+        post = b"POST /a HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n" + HOST + b"\r\n"
+        connection.sendall(self.GET + b"\r\n" + post)
+        read_until(connection, b"RQ-111")
+        wait_until(lambda: served.application.reached == ["/a"])
+        assert [one.timeout_keep_alive_task for one in served.server.server_state.connections] == [None]
+        connection.sendall(b"abc")
+        assert b"3 bytes" in read_to_end(connection)
+
+    def test_answers_a_client_that_has_not_read_what_came_before(self, serve):
+        door = FullHouse()
+        door.is_full = False
+        served = serve(door=door)
+        connection = served.connect(receive_buffer=4096)
+        connection.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
+        read_until(connection, b"aaaa")
+        door.is_full = True
+        connection.sendall(self.LAST)
+        assert b"RQ-111" in read_to_end(connection) or served.application.reached == ["/large", "/a"]
 
     def test_answers_in_order_behind_one_that_was_let_in(self, serve):
         door = FullHouse()
