@@ -180,7 +180,10 @@ class AuditChain:
             if alone:
                 batch, horizon = await self._seal_from(tx, head, horizon)
             overdue = await self._count_overdue(tx, horizon)
-        head = batch[-1] if batch else head
+            head = batch[-1] if batch else head
+            if not batch and self._is_news(Head(head.sequence, head.hash)):
+                # Outside the database nothing may be known of that a standby lacks.
+                await tx.confirm_reads()
         self._known = Known(head, horizon)
         self._overdue = overdue
         await asyncio.to_thread(self._keep, Head(head.sequence, head.hash), was_there)
@@ -352,9 +355,12 @@ class AuditChain:
         lost = None if was_there else self._last_kept
         if lost is not None:
             log.error("audit chain lost its head", sequence=lost.sequence, hash=lost.hash.hex())
-        if head != (self._last_kept or Head(START.sequence, START.hash)):
+        if self._is_news(head):
             self._heads.append(head, lost=lost)
             self._last_kept = head
+
+    def _is_news(self, head: Head) -> bool:
+        return head != (self._last_kept or Head(START.sequence, START.hash))
 
 
 class _Walk:

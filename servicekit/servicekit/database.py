@@ -198,13 +198,14 @@ class Database:
         When a server restarts or fails over, all pooled connections are dead at once, and each is found out in turn,
         as long as somebody waits for the transaction: one that began later could undo what was acknowledged since.
         """
+        cancelled = _times_cancelled()
         for _ in range(self._pool_size):
             driver = await _driver(connection)
             try:
                 return driver, await _open_scope(driver, scope)
             except psycopg.OperationalError:
                 # It may have come in the place of a cancellation.
-                if not driver.closed or _is_cancelled():
+                if not driver.closed or _times_cancelled() > cancelled:
                     raise
                 await connection.invalidate()
             time_left(BEGINNING_S)
@@ -212,9 +213,9 @@ class Database:
         return driver, await _open_scope(driver, scope)
 
 
-def _is_cancelled() -> bool:
+def _times_cancelled() -> int:
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
 
 
 def _is_unfit(error: BaseException) -> bool:
@@ -312,7 +313,8 @@ def cut_off_after(seconds: float, connection: Connection, *, cancelling_s: float
 
 
 async def _cut_off(connection: Connection, cancelling_s: float) -> None:
-    if cancelling_s:
+    is_running = connection.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE
+    if cancelling_s and is_running:
         with suppress(psycopg.Error):
             await connection.cancel_safe(timeout=cancelling_s)
     if not connection.closed:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from servicekit import audit_chain, audit_heads
 from servicekit.audit_chain import CHAINED
 from servicekit.audit_heads import Head, HeadFile
+from tests.database_server import waits_for_standby, without_standby
 
 
 async def verify(kit, from_sequence=1, chain=None, **more):
@@ -128,6 +129,18 @@ class TestSeal:
         await kit.seal_all()
         assert [sequence for sequence, _ in chained(kit)] == list(range(1, 31))
         assert (await verify(kit, chain=replicas[2])).intact
+
+    async def test_keeps_no_head_that_a_standby_may_lack(self, kit):
+        await kit.record(1)
+        other = kit.new_chain()
+        with without_standby(kit.superuser_dsn):
+            assert await waits_for_standby(kit.chain.seal())
+            # Everybody sees what was given up, so there is nothing left to seal.
+            assert len(chained(kit)) == 1
+            assert await waits_for_standby(other.seal())
+            assert HeadFile(kit.head_file).last() is None
+        await other.seal()
+        assert HeadFile(kit.head_file).last().sequence == 1
 
     async def test_seals_everything_after_a_restore_into_a_younger_server(self, kit):
         await kit.record(3)

@@ -96,9 +96,11 @@ class BenefitProviderRpc(BenefitProviderServiceServicer):
     async def CheckMrnProvider(
         self, request: pb.CheckMrnProviderRequest, context: Context
     ) -> pb.CheckMrnProviderResponse:
+        provider_id = UUID(request.benefit_provider_id)
         async with self._database.transaction(call_of(context)) as tx:
-            provider = await self._providers.check_mrn_provider(tx, UUID(request.benefit_provider_id))
+            provider = await self._providers.check_mrn_provider(tx, provider_id)
         if provider is None:
             return pb.CheckMrnProviderResponse(usable=False)
+        self._providers.note_checked(provider_id)
         pattern = provider.mrn_pattern if provider.HasField("mrn_pattern") else None
         return pb.CheckMrnProviderResponse(usable=True, mrn_pattern=pattern)

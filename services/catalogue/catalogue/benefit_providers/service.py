@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
 from uuid import UUID
 
 import re2
@@ -27,8 +26,6 @@ CODE = re.compile(r"[a-z][a-z0-9_]{1,31}", re.ASCII)
 # A business has landlines, toll-free and short numbers, written in many ways; people dial it, no program does.
 SUPPORT_PHONE = re.compile(r"\+?(?:[ ().-]*[0-9]){3,15}[ ().-]*", re.ASCII)
 LONGEST_MRN_PATTERN = 200
-# What was written for longer has reached the standbys, as later writes have, or the service takes none.
-LATELY = timedelta(minutes=10)
 # The log would repeat the pattern.
 QUIETLY = re2.Options()
 QUIETLY.log_errors = False
@@ -40,6 +37,8 @@ class BenefitProviderService:
     def __init__(self, providers: BenefitProviderRepository, audit: AuditLog) -> None:
         self._providers = providers
         self._audit = audit
+        # Of which it is known that no failover takes away that there may be MRNs; they are few.
+        self._confirmed: set[UUID] = set()
         # Free data could be about anyone; of that the log, which is for ever, only tells that it changed.
         self._told = providers.rows.clear_fields - {"metadata"}
 
@@ -97,8 +96,8 @@ class BenefitProviderService:
         """Return the provider if an MRN of it may be linked, and remember that one may have been.
 
         Only the first check of a provider writes. It locks the row, so that a provider is not deleted at the
-        same moment; all later ones just read, since a provider with MRNs is never deleted. The first ones of these wait
-        until that cannot be lost any more.
+        same moment; all later ones just read, since a provider with MRNs is never deleted. The first of these in each
+        process waits until what was written cannot be lost any more.
         """
         stored = await self._providers.find(tx, provider_id)
         if stored is not None and _is_usable(stored.provider) and stored.mrn_issued_at is None:
@@ -108,9 +107,13 @@ class BenefitProviderService:
         if stored.mrn_issued_at is None:
             await self._providers.note_mrn_issued(tx, provider_id)
             await self._record(tx, "benefit_provider.note_mrn_issued", stored.provider.id, {"mrn_issued_at": None})
-        elif tx.now - stored.mrn_issued_at < LATELY:
+        elif provider_id not in self._confirmed:
             await tx.confirm_reads()
         return stored.provider
+
+    def note_checked(self, provider_id: UUID) -> None:
+        """Take in that a check of a usable provider was committed."""
+        self._confirmed.add(provider_id)
 
     async def _get(self, tx: Transaction, provider_id: UUID, *, for_update: bool = False) -> StoredBenefitProvider:
         stored = await self._providers.find(tx, provider_id, for_update=for_update)

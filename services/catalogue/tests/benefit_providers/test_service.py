@@ -285,6 +285,9 @@ class TestCheckMrnProvider:
             # Everybody sees what was given up, so it is not written again.
             assert await waits_for_standby(kit.check_mrn(provider.id))
         assert await kit.check_mrn(provider.id) == provider
+        kit.providers.note_checked(UUID(provider.id))
+        with without_standby(kit.superuser_dsn):
+            assert await kit.check_mrn(provider.id) == provider
 
     async def test_leaves_the_version_as_it_is(self, kit: Any) -> None:
         provider = await kit.add_provider(issues_mrn=True)

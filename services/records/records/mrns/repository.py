@@ -85,10 +85,10 @@ class MrnRepository:
         )
         return (await tx.execute(statement)).first() is not None
 
-    async def hold_owner(self, tx: Transaction, user_id: UUID) -> None:
-        """Keep a user who has MRNs from being erased until the transaction ends; one who was erased before is fine."""
+    async def hold_owner(self, tx: Transaction, stored: StoredMrn) -> None:
+        """Keep an MRN's user from being erased until the transaction ends; one who was erased before is fine."""
         with suppress(OwnerErased):
-            await self._keys.for_owner(tx, user_id)
+            await self._keys.for_owner(tx, UUID(stored.mrn.user_id), stored.platform_id)
 
     async def delete(self, tx: Transaction, mrn_id: UUID) -> None:
         """Take an MRN away."""

@@ -117,7 +117,7 @@ class MrnService:
         """Take an MRN away; its dependant and provider can then be linked again."""
         if reason is not None:
             # It is sealed by the user's key. Whoever erases the user takes that first, and then the MRN.
-            await self._mrns.hold_owner(tx, UUID((await self._find(tx, mrn_id)).mrn.user_id))
+            await self._mrns.hold_owner(tx, await self._find(tx, mrn_id))
         stored = await self._find(tx, mrn_id, for_update=True)
         await self._mrns.delete(tx, mrn_id)
         await self._audit.record(

@@ -56,6 +56,7 @@ class UserEventService:
         await self._dependant_rows.lock_family(tx, user_id)
         known = await self._users.find(tx, user_id)
         if known is not None and known.erased_at is not None:
+            await tx.confirm_reads()
             return False
         await self._users.set_version(tx, user_id, platform_id, known.version if known else 0)
         await self._erase(tx, user_id, platform_id)

@@ -311,6 +311,14 @@ class TestEraseAgain:
         assert row.action == "user.erase"
         assert await self.erase_again(kit, state) is False
 
+    async def test_finds_somebody_erased_only_when_no_standby_can_lack_it(self, kit: Any) -> None:
+        state = await kit.onboard()
+        with without_standby(kit.superuser_dsn):
+            assert await waits_for_standby(self.erase_again(kit, state))
+            # Everybody sees what was given up, so there is nothing left to do.
+            assert await waits_for_standby(self.erase_again(kit, state))
+        assert await self.erase_again(kit, state) is False
+
     async def test_finds_who_has_no_data_key_any_more(self, kit: Any) -> None:
         """The rows are of the backup, the data keys of today."""
         state, users = await kit.onboard(), UserRepository(kit.keys)
