@@ -30,8 +30,8 @@ WINDOW_S = 1.0
 NEVER = float("-inf")
 # To begin one takes somewhat less than a millisecond.
 BEGUN_IN_A_TURN = 16
-# More in the line than begin in two turns would be late before they begin.
-LONG_LINE = 2 * BEGUN_IN_A_TURN
+# More in the line than begin in one turn might be late before they begin.
+LONG_LINE = BEGUN_IN_A_TURN
 # For so long without a request nothing is measured any more.
 IDLE_S = 1.0
 

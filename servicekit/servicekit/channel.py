@@ -36,7 +36,8 @@ def open_channel(
             ("grpc.min_reconnect_backoff_ms", 2000),
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.dns_min_time_between_resolutions_ms", 1000),
-            ("grpc.keepalive_time_ms", 10_000),
+            # One that stands still finds little that waits for it when it goes on.
+            ("grpc.keepalive_time_ms", 5_000),
             ("grpc.keepalive_timeout_ms", 2_000),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.service_config", _service_config(services)),
