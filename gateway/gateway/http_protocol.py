@@ -82,7 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._door = door
-        self._turned_away = False
+        self._owes_refusal = False
         # One is, of all that arrive together: the others wait for their turn as they always do.
         self._has_turned_away = False
         # Uvicorn would write its access log, query strings included, whenever some handler listens.
@@ -237,8 +237,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._bytes_without_yield = 0
         self._unset_deadline()
         super().on_message_complete()
-        if self._turned_away:
-            self._turned_away = False
+        if self._owes_refusal:
+            self._owes_refusal = False
             self._has_turned_away = True
             brought = [value for name, value in self.headers if name == b"x-request-id"]
             for message in messages_of(error_response("RQ-111", request_id_of(brought))):
@@ -248,7 +248,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Hand a request on, unless there is too much to do: a refusal needs no task, which costs most of it."""
         if self._door is not None and cycle.scope["path"] not in NEVER_SHED:
             if self._is_simple(cycle) and self._door.turns_away():
-                self._turned_away = True
+                self._owes_refusal = True
                 return
             self._door.expect()
         super()._start_asgi_task(cycle, app)
