@@ -183,6 +183,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.resume_writing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        # Otherwise connection and last request would keep one another until the garbage collector comes round.
+        self.pipeline.clear()
+        if self.cycle is not None:
+            self.cycle.transport = self.transport
 
     def shutdown(self) -> None:
         if self.cycle is None or self.cycle.response_complete:

@@ -1,6 +1,7 @@
 """A real server on a real socket, spoken to in raw bytes: what is not HTTP as we accept it is answered and closed."""
 
 import contextlib
+import gc
 import json
 import logging
 import select
@@ -8,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -140,6 +142,13 @@ def serve() -> Iterator[Callable[..., Served]]:
 def shared() -> Iterator[Served]:
     with serving() as served:
         yield served
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture
@@ -474,6 +483,18 @@ class TestConnections:
         wait_until(lambda: not served.server.server_state.connections)
         (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
         assert answer.status == 200
+
+    @pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
+    def test_leave_nothing_that_only_the_garbage_collector_finds(self, served, no_collections, closing):
+        get = b"GET /a HTTP/1.1\r\n" + HOST
+        connection = served.connect()
+        connection.sendall(get + b"\r\n" + get + closing + b"\r\n")
+        received = b""
+        while received.count(b"0 bytes") < 2:
+            received += connection.recv(65536)
+        (one,) = map(weakref.ref, served.server.server_state.connections)
+        connection.close()
+        wait_until(lambda: one() is None)
 
 
 class FullHouse(Door):
