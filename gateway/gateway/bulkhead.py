@@ -2,10 +2,12 @@
 
 Calls that a service does not answer pile up until their deadlines. Beyond a bound there is no point in waiting with
 them: further calls are refused at once, and what needs other services goes on.
-A crowd that comes all at once looks the same, but is soon answered. So the bound is higher for the first who exceed it,
-until the service has caught up.
+A crowd that comes all at once looks the same, but is soon answered. So there is room for one on top of the bound, which
+comes back in the course of `REFILL_S` (a token bucket): while an overload lasts, a wave whenever the service has caught
+up for a moment would make everybody late again and again.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -14,9 +16,9 @@ import grpc.aio
 from gateway.errors import Refused
 
 MOST_CALLS = 64
-# So many may come on top once. With few calls left the service has caught up, and a next crowd is let in.
+# So many may come on top at once.
 CROWD = 236
-FEW_CALLS = 16
+REFILL_S = 5.0
 
 
 def bounded(channel: grpc.aio.Channel) -> grpc.aio.Channel:
@@ -33,22 +35,25 @@ class Bulkhead:
         most_calls: int = MOST_CALLS,
         crowd: int = CROWD,
         on_full: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Describe the bound.
 
         Args:
             channel: the channel to the service.
             most_calls: how many calls may be open all the time.
-            crowd: how many may come on top before the service has caught up.
+            crowd: how many may come on top at once.
             on_full: is told of each call that is refused.
+            clock: counts seconds.
         """
         self._channel = channel
         self._most_calls = most_calls
         self._crowd = crowd
         self._on_full = on_full
+        self._clock = clock
         self._open = 0
-        # How many have come on top of the bound since there were few calls.
-        self._on_top = 0
+        self._room_on_top = float(crowd)
+        self._refilled_at = clock()
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -58,7 +63,10 @@ class Bulkhead:
     @property
     def is_full(self) -> bool:
         """Whether a call would be refused."""
-        return self._open >= self._most_calls and self._on_top >= self._crowd
+        if self._open < self._most_calls:
+            return False
+        self._refill()
+        return self._room_on_top < 1 or self._open >= self._most_calls + self._crowd
 
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return what calls an RPC, or raises Refused (RQ-111) when too many calls are open."""
@@ -68,7 +76,7 @@ class Bulkhead:
             if self.is_full:
                 self.refuse()
             if self._open >= self._most_calls:
-                self._on_top += 1
+                self._room_on_top -= 1
             started = rpc(*arguments, **options)
             self._open += 1
             started.add_done_callback(self._end)
@@ -85,7 +93,11 @@ class Bulkhead:
         self._on_full()
         raise Refused("RQ-111")
 
+    def _refill(self) -> None:
+        now = self._clock()
+        refilled = self._crowd * (now - self._refilled_at) / REFILL_S
+        self._room_on_top = min(self._crowd, self._room_on_top + refilled)
+        self._refilled_at = now
+
     def _end(self, _: object) -> None:
         self._open -= 1
-        if self._open <= FEW_CALLS:
-            self._on_top = 0

@@ -82,6 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._door = door
+        self._running: RequestResponseCycle | None = None
         self._owes_refusal = False
         # One is, of all that arrive together: the others wait for their turn as they always do.
         self._has_turned_away = False
@@ -183,10 +184,16 @@ class HttpProtocol(HttpToolsProtocol):
         self.resume_writing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        # Otherwise connection and last request would keep one another until the garbage collector comes round.
         self.pipeline.clear()
-        if self.cycle is not None:
-            self.cycle.transport = self.transport
+        for cycle in (self._running, self.cycle):
+            if cycle is None:
+                continue
+            # Uvicorn tells only the newest of the requests that came together.
+            cycle.disconnected = not cycle.response_complete
+            cycle.message_event.set()
+            # Otherwise connection and request would keep one another until the garbage collector comes round.
+            cycle.transport = self.transport
+            cycle.on_response = lambda: None
 
     def shutdown(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
@@ -255,6 +262,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._owes_refusal = True
                 return
             self._door.expect()
+        self._running = cycle
         super()._start_asgi_task(cycle, app)
 
     def _is_simple(self, cycle: RequestResponseCycle) -> bool:

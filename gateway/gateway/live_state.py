@@ -20,7 +20,8 @@ from aarokya.identity.v1.live_state_service_pb2 import (
 from gateway.errors import Refused
 from servicekit.caller import METADATA_KEY, system_call
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state, read_as_of
+from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
+from servicekit.questions import Questions
 from servicekit.remote_clock import RemoteClocks
 
 MOST_USERS = 50_000
@@ -46,6 +47,9 @@ class LiveState:
         self._key_stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(keys or identity)
         self._lease = Lease()
         self._clocks = RemoteClocks()
+        # Made-up keys take no room away from users while identity is silent, either.
+        self._user_questions = Questions(self._clocks)
+        self._key_questions = Questions(self._clocks)
         self._users: LeasedCache[str, UserState] = LeasedCache(
             self._lease,
             self._fetch_user,
@@ -131,7 +135,7 @@ class LiveState:
 
     async def _fetch_user(self, user_id: str) -> UserState | None:
         request = GetUserStateRequest(user_id=user_id)
-        response = await ask_for_state(self._stub.GetUserState, request, CALL, self._clocks)
+        response = await self._user_questions.ask(self._stub.GetUserState, request, CALL)
         return response.state if response.HasField("state") else None
 
     async def _ask_anything(self) -> None:
@@ -141,13 +145,15 @@ class LiveState:
 
     async def _fetch_key(self, secret: str) -> ApiKeyState | None:
         request = ResolveApiKeyRequest(secret=secret)
-        response = await ask_for_state(self._key_stub.ResolveApiKey, request, CALL, self._clocks)
+        response = await self._key_questions.ask(self._key_stub.ResolveApiKey, request, CALL)
         return response.state if response.HasField("state") else None
 
     def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:
         return self._stub.WatchLiveState(WatchLiveStateRequest(), metadata=((METADATA_KEY, CALL.to_bytes()),))
 
     def _hear(self, message: WatchLiveStateResponse) -> None:
+        self._user_questions.note_sign_of_life()
+        self._key_questions.note_sign_of_life()
         match message.WhichOneof("changed"):
             case "user_id":
                 self.forget_user(message.user_id)

@@ -28,10 +28,10 @@ LASTING = 10
 LASTING_SHARE = 0.1
 WINDOW_S = 1.0
 NEVER = float("-inf")
-# To begin one takes somewhat less than a millisecond.
-BEGUN_IN_A_TURN = 16
-# More in the line than begin in one turn might be late before they begin.
-LONG_LINE = BEGUN_IN_A_TURN
+# To begin one takes somewhat less than a millisecond, and nothing that comes is seen before a turn ends.
+BEGUN_IN_A_TURN = 8
+# More in the line might be late before they begin.
+LONG_LINE = 16
 # For so long without a request nothing is measured any more.
 IDLE_S = 1.0
 

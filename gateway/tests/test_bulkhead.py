@@ -1,10 +1,12 @@
 """That a service that does not answer costs no more than its share of the gateway."""
 
+import contextlib
 from typing import Any, cast
 
 import grpc.aio
+import pytest
 
-from gateway.bulkhead import FEW_CALLS, Bulkhead
+from gateway.bulkhead import REFILL_S, Bulkhead
 from gateway.errors import Refused
 
 
@@ -20,6 +22,15 @@ class Call:
     def end(self) -> None:
         for callback in self._callbacks:
             callback(self)
+
+
+class Clock:
+    """Stands still until the test turns it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Channel:
@@ -57,21 +68,50 @@ def test_further_calls_are_refused_at_once_while_too_many_are_open():
     assert not is_refused(read)
 
 
-def test_a_crowd_is_let_in_once_until_the_service_has_caught_up():
-    most_calls, crowd = FEW_CALLS + 10, 5
-    channel: Any = bulkhead_of(most_calls, crowd)
-    read = channel.unary_unary("/Read")
-    calls = [read("r", timeout=1) for _ in range(most_calls + crowd)]
-    assert is_refused(read)
-    for _ in range(crowd):
-        calls.pop().end()
-    assert is_refused(read)
+class TestCrowd:
+    MOST_CALLS = 10
+    CROWD = 20
 
-    while len(calls) > FEW_CALLS:
-        calls.pop().end()
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
 
-    assert not any(is_refused(read) for _ in range(most_calls + crowd - len(calls)))
-    assert is_refused(read)
+    @pytest.fixture
+    def read(self, clock: Clock) -> Any:
+        return bulkhead_of(self.MOST_CALLS, self.CROWD, clock=clock).unary_unary("/Read")
+
+    def let_in(self, read: Any, number: int) -> list[Call]:
+        """Return the calls that are let in of so many."""
+        calls = []
+        for _ in range(number):
+            with contextlib.suppress(Refused):
+                calls.append(read("r", timeout=1))
+        return calls
+
+    def test_is_let_in_on_top_of_the_bound(self, read: Any):
+        assert len(self.let_in(read, 100)) == self.MOST_CALLS + self.CROWD
+
+    def test_is_not_let_in_again_when_the_service_catches_up_for_a_moment(self, read: Any):
+        for call in self.let_in(read, 100):
+            call.end()
+        assert len(self.let_in(read, 100)) == self.MOST_CALLS
+
+    def test_is_let_in_again_by_and_by_while_others_are_refused(self, read: Any, clock: Clock):
+        for call in self.let_in(read, 100):
+            call.end()
+        came = []
+        for _ in range(4):
+            clock.now += REFILL_S / 4
+            calls = self.let_in(read, 100)
+            came.append(len(calls))
+            for call in calls:
+                call.end()
+        assert came == [self.MOST_CALLS + self.CROWD // 4] * 4
+
+    def test_never_grows_beyond_its_bound(self, read: Any, clock: Clock):
+        self.let_in(read, 100)
+        clock.now += 2 * REFILL_S
+        assert not self.let_in(read, 100)
 
 
 def test_streams_do_not_count():

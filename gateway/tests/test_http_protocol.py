@@ -145,13 +145,6 @@ def shared() -> Iterator[Served]:
 
 
 @pytest.fixture
-def no_collections() -> Iterator[None]:
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.fixture
 def served(serve: Callable[..., Served]) -> Served:
     return serve()
 
@@ -484,18 +477,6 @@ class TestConnections:
         (answer,) = served.say(b"GET /a HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
         assert answer.status == 200
 
-    @pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
-    def test_leave_nothing_that_only_the_garbage_collector_finds(self, served, no_collections, closing):
-        get = b"GET /a HTTP/1.1\r\n" + HOST
-        connection = served.connect()
-        connection.sendall(get + b"\r\n" + get + closing + b"\r\n")
-        received = b""
-        while received.count(b"0 bytes") < 2:
-            received += connection.recv(65536)
-        (one,) = map(weakref.ref, served.server.server_state.connections)
-        connection.close()
-        wait_until(lambda: one() is None)
-
 
 class FullHouse(Door):
     """Turns everybody away as long as it is full."""
@@ -504,6 +485,49 @@ class FullHouse(Door):
 
     def turns_away(self) -> bool:
         return self.is_full
+
+
+class TestClosedConnections:
+    """Nothing is left of them that only the garbage collector finds."""
+
+    GET = b"GET /a HTTP/1.1\r\n" + HOST
+
+    @pytest.fixture(autouse=True)
+    def no_collections(self) -> Iterator[None]:
+        gc.disable()
+        yield
+        gc.enable()
+
+    def open(self, served: Served) -> tuple[socket.socket, Callable[[], object]]:
+        connection = served.connect()
+        wait_until(lambda: served.server.server_state.connections)
+        (one,) = map(weakref.ref, served.server.server_state.connections)
+        return connection, one
+
+    @pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
+    def test_that_were_served(self, served, closing):
+        connection, one = self.open(served)
+        connection.sendall(self.GET + b"\r\n" + self.GET + closing + b"\r\n")
+        read_until(connection, b"0 bytes")
+        connection.close()
+        wait_until(lambda: one() is None)
+
+    def test_that_were_turned_away(self, serve):
+        connection, one = self.open(serve(door=FullHouse()))
+        connection.sendall(self.GET + b"\r\n")
+        read_until(connection, b"RQ-111")
+        connection.close()
+        wait_until(lambda: one() is None)
+
+    def test_with_requests_that_never_began(self, served, caplog):
+        connection, one = self.open(served)
+        post = b"POST /a HTTP/1.1\r\nContent-Length: 1\r\n" + HOST + b"\r\n"
+        # The answer to the first is never read, so the second waits for its turn.
+        connection.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n" + self.GET + b"\r\n" + post)
+        wait_until(lambda: served.application.reached == ["/large"])
+        connection.close()
+        wait_until(lambda: one() is None)
+        assert not caplog.records
 
 
 class TestTurningAway:

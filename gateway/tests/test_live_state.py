@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -46,6 +47,8 @@ class Identity(LiveStateServiceServicer):
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.is_away = False
+        # Says what changes, and answers no question.
+        self.is_deaf = False
         # An identity of this version tells the time by a clock of its own; it may be slow to see a stream opened, and
         # its database may be slow.
         self.replica_id = ""
@@ -60,7 +63,7 @@ class Identity(LiveStateServiceServicer):
         self.asked.append(question)
         self.callers += [Call.from_bytes(value) for key, value in context.invocation_metadata() if key == METADATA_KEY]
         await self.goes_on.wait()
-        if self.is_away:
+        if self.is_away or (self.is_deaf and question != "stream"):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
 
     async def GetUserState(self, request: Any, context: Any) -> GetUserStateResponse:
@@ -284,6 +287,28 @@ class TestIdentityNotHeard:
         assert identity.asked == [SECRET, "stream"]
         running.cancel()
         await asyncio.wait([running])
+
+    async def test_asks_little_while_identity_stands_still_and_much_once_it_is_heard(
+        self, live_state: LiveState, identity: Identity
+    ) -> None:
+        people = {f"0199aaaa-1111-7000-8000-{number:012}": UserState(platform_id="p1") for number in range(200)}
+        identity.users.update(people)
+        identity.goes_on.clear()
+        await heard(live_state, False)
+        with pytest.raises(Refused):
+            await live_state.user_state(RAVI)
+        identity.asked.clear()
+        refused = await asyncio.gather(*map(live_state.user_state, people), return_exceptions=True)
+        assert {type(error) for error in refused} == {Refused}
+        assert len(identity.asked) < len(people) / 2
+        identity.is_deaf = True
+        identity.goes_on.set()
+        while not live_state.is_heard():
+            with suppress(Refused):
+                await live_state.user_state(MEERA)
+            await asyncio.sleep(0.01)
+        identity.is_deaf = False
+        assert await asyncio.gather(*map(live_state.user_state, people)) == list(people.values())
 
     async def test_listens_again_when_identity_is_back(self, live_state: LiveState, identity: Identity) -> None:
         identity.goes_on.clear()

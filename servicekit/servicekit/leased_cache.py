@@ -19,7 +19,7 @@ the first message came, or while another stream was heard, is forgotten: a chang
 That is also worth something: what forgets everything whenever it is late asks more, and is late for ever.
 
     Watch ── one stream ──▶ Lease ──▶ LeasedCache (users), LeasedCache (keys), …
-      ╰── as of ──▶ RemoteClocks ◀── seen at ── ask_for_state
+      ╰── as of ──▶ RemoteClocks ◀── seen at ── Questions
 """
 
 import asyncio
@@ -32,13 +32,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import Message
 
-from servicekit.caller import METADATA_KEY, Call
 from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
+from servicekit.questions import QUESTION_S, QUESTIONS
 from servicekit.remote_clock import Moment, RemoteClocks, ReplicaMoment
-from servicekit.trace_context import onward_trace
 
 LEASE_S = 0.75
 # A stream that is silent or late for so long is given up, as another one may lead to a quicker replica. Not before: it
@@ -57,35 +55,15 @@ ASK_EVERY_S = 1.0
 NEVER = float("-inf")
 # A change that comes while a state is fetched has it fetched again, but not for ever.
 MOST_FETCHES = 3
-# A replica that hangs is given up soon, and the second question goes to the next replica.
-QUESTION_S = 0.75
-QUESTIONS = 2
-# An answer that was in time may have to wait for a turn of the event loop.
-HANDLING_S = 0.1
-
 # A state that is not there by then is of no use to whoever waits for it.
 LONGEST_FILL_S = 2 * QUESTIONS * QUESTION_S
 
 Clock = Callable[[], float]
 Question = TypeVar("Question")
 State = TypeVar("State")
-Response = TypeVar("Response", bound="Answer")
 Heard = TypeVar("Heard")
 
 log = structlog.get_logger()
-
-
-class Answer(Protocol):
-    """A message with the optional field `seen_at`: when the question was seen."""
-
-    @property
-    def seen_at(self) -> ReplicaMoment:
-        """The field."""
-        ...
-
-    def HasField(self, field_name: Any, /) -> bool:
-        """Return whether a field is set."""
-        ...
 
 
 class StreamMessage(Protocol):
@@ -520,36 +498,3 @@ def read_as_of(message: StreamMessage) -> AsOf | None:
     if not message.HasField("as_of_us"):
         return None
     return AsOf(message.as_of_us, message.as_of if message.HasField("as_of") else None)
-
-
-async def ask_for_state(
-    rpc: Callable[..., Awaitable[Response]], request: Message, call: Call, clocks: RemoteClocks
-) -> Response:
-    """Ask a service for a state, and once more when it does not answer: replicas take turns.
-
-    Args:
-        rpc: what is called.
-        request: what is asked.
-        call: who asks.
-        clocks: learns from the answer.
-
-    Raises:
-        ServiceAway: it does not answer, or not in time.
-    """
-    metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
-    for is_last in (*(False,) * (QUESTIONS - 1), True):
-        asked_at = clocks.now()
-        try:
-            response = await rpc(request, timeout=QUESTION_S, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            if is_last or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise ServiceAway from error
-        else:
-            if response.HasField("seen_at"):
-                clocks.learn(asked_at, response.seen_at)
-            # A process that stood still may find the answer there, as old as it is, before the deadline fires.
-            if clocks.now() - asked_at <= QUESTION_S + HANDLING_S:
-                return response
-            if is_last:
-                raise ServiceAway
-    raise AssertionError("the last question returns or raises")

@@ -30,7 +30,8 @@ from aarokya.identity.v1.user_pb2 import UserStatus
 from aarokya.identity.v1.user_service_pb2 import DeactivateUserRequest, ReactivateUserRequest
 from servicekit.caller import Call, Caller, CallerType, system_call
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state, read_as_of
+from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
+from servicekit.questions import Questions
 from servicekit.remote_clock import RemoteClocks
 
 ADMIN = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1")
@@ -236,6 +237,7 @@ class Watched:
             self.lease, self._fetch, tags_of=lambda state: (state.platform_id,), max_entries=100, max_age_s=60.0
         )
         self.clocks = RemoteClocks()
+        self.questions = Questions(self.clocks)
         self.watch = Watch(
             self._open, self._hear, [self.users], self.lease, as_of=read_as_of, clocks=self.clocks, ask=self._ask
         )
@@ -243,7 +245,7 @@ class Watched:
     async def _fetch(self, user_id: str) -> UserState | None:
         self.asked += 1
         request = GetUserStateRequest(user_id=user_id)
-        response = await ask_for_state(self.identity.live_state.GetUserState, request, GATEWAY, self.clocks)
+        response = await self.questions.ask(self.identity.live_state.GetUserState, request, GATEWAY)
         return response.state if response.HasField("state") else None
 
     async def _ask(self) -> None:

@@ -15,7 +15,8 @@ from aarokya.identity.v1.user_pb2 import UserStatus
 from records.models import SERVICE
 from records.users.errors import UserUnknown, WrongUserStatus
 from servicekit.caller import METADATA_KEY, Call, system_call
-from servicekit.leased_cache import Lease, LeasedCache, Watch, ask_for_state, read_as_of
+from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
+from servicekit.questions import Questions
 from servicekit.remote_clock import RemoteClocks
 
 MOST_USERS = 50_000
@@ -32,6 +33,7 @@ class UserStates:
     def __init__(self, identity: grpc.aio.Channel) -> None:
         self._stub: pb_grpc.LiveStateServiceAsyncStub = pb_grpc.LiveStateServiceStub(identity)
         self._clocks = RemoteClocks()
+        self._questions = Questions(self._clocks)
         lease = Lease()
         self._users: LeasedCache[str, UserState] = LeasedCache(
             lease,
@@ -86,13 +88,14 @@ class UserStates:
 
     async def _fetch(self, user_id: str) -> UserState | None:
         request = GetUserStateRequest(user_id=user_id)
-        response = await ask_for_state(self._stub.GetUserState, request, CALL, self._clocks)
+        response = await self._questions.ask(self._stub.GetUserState, request, CALL)
         return response.state if response.HasField("state") else None
 
     def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:
         return self._stub.WatchLiveState(WatchLiveStateRequest(), metadata=((METADATA_KEY, CALL.to_bytes()),))
 
     def _hear(self, message: WatchLiveStateResponse) -> None:
+        self._questions.note_sign_of_life()
         match message.WhichOneof("changed"):
             case "user_id":
                 self._users.forget(message.user_id)

@@ -1,0 +1,109 @@
+"""Asks another service for states, and one that does not answer only now and then.
+
+Who waits for an answer that does not come asks again, and so does everybody behind. A process that stands still finds
+all of that when it goes on, and would answer the dead for seconds before it comes to the living. So when nothing has
+come back for `SILENT_S` while questions were asked, one goes out every `PROBE_EVERY_S`, and whoever comes in between is
+refused at once. The first answer, or anything that the service says by itself, ends that.
+
+One replica of several that stands still is not noticed so: the others answer. It loses its connection in the end.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from servicekit.caller import METADATA_KEY, Call
+from servicekit.errors import ServiceAway
+from servicekit.remote_clock import RemoteClocks, ReplicaMoment
+from servicekit.trace_context import onward_trace
+
+# A replica that hangs is given up soon, and the second question goes to the next replica.
+QUESTION_S = 0.75
+QUESTIONS = 2
+# An answer that was in time may have to wait for a turn of the event loop.
+HANDLING_S = 0.1
+# Who was the first to ask has had both questions by then.
+SILENT_S = QUESTIONS * QUESTION_S
+PROBE_EVERY_S = 0.1
+# When nobody asked for so long, what was before tells nothing of now. Nor does it when this process stood still.
+LATELY_S = 1.0
+NEVER = float("-inf")
+# With these, nobody answered, or somebody who has no database.
+_AWAY = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+class Answer(Protocol):
+    """A message with the optional field `seen_at`: when the question was seen."""
+
+    @property
+    def seen_at(self) -> ReplicaMoment:
+        """The field."""
+        ...
+
+    def HasField(self, field_name: Any, /) -> bool:
+        """Return whether a field is set."""
+        ...
+
+
+Response = TypeVar("Response", bound=Answer)
+
+
+class Questions:
+    """What one process asks of a service, and whether it is answered."""
+
+    def __init__(self, clocks: RemoteClocks) -> None:
+        """Count on `clocks`, which learn from each answer."""
+        self._clocks = clocks
+        # When the first question was asked that nothing came back after, and when the last was.
+        self._unanswered_since: float | None = None
+        self._asked_at = NEVER
+
+    async def ask(self, rpc: Callable[..., Awaitable[Response]], request: Message, call: Call) -> Response:
+        """Ask for a state, and once more when there is no answer: replicas take turns.
+
+        Args:
+            rpc: what is called.
+            request: what is asked.
+            call: who asks.
+
+        Raises:
+            ServiceAway: the service does not answer, or not in time, or was silent up to now.
+        """
+        metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
+        for is_last in (*(False,) * (QUESTIONS - 1), True):
+            asked_at = self._begin()
+            try:
+                response = await rpc(request, timeout=QUESTION_S, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _AWAY:
+                    self.note_sign_of_life()
+                if is_last or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise ServiceAway from error
+            else:
+                self.note_sign_of_life()
+                if response.HasField("seen_at"):
+                    self._clocks.learn(asked_at, response.seen_at)
+                # A process that stood still may find the answer there, as old as it is, before the deadline fires.
+                if self._clocks.now() - asked_at <= QUESTION_S + HANDLING_S:
+                    return response
+                if is_last:
+                    raise ServiceAway
+        raise AssertionError("the last question returns or raises")
+
+    def note_sign_of_life(self) -> None:
+        """Take in that the service has just said something."""
+        self._unanswered_since = None
+
+    def _begin(self) -> float:
+        """Return when a question is asked. Raises ServiceAway: none is to be asked now."""
+        now = self._clocks.now()
+        since_last_s = now - self._asked_at
+        if self._unanswered_since is None or since_last_s >= LATELY_S:
+            self._unanswered_since = now
+        if now - self._unanswered_since >= SILENT_S and since_last_s < PROBE_EVERY_S:
+            raise ServiceAway
+        self._asked_at = now
+        return now
