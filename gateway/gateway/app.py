@@ -108,6 +108,7 @@ def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -
     """Make what needs a running event loop."""
     state = app.state
     state.stubs = Stubs(settings, on_full=state.door.beware)
+    state.door.lead_to(lambda: state.stubs.room)
     # Anybody can make up keys, so asking about them takes nothing away from users.
     state.live_state = LiveState(bounded(state.stubs.identity), keys=bounded(state.stubs.identity))
     state.refusals = Refusals(state.stubs.identity)

@@ -63,10 +63,14 @@ class Bulkhead:
     @property
     def is_full(self) -> bool:
         """Whether a call would be refused."""
-        if self._open < self._most_calls:
-            return False
+        return self._open >= self._most_calls and not self.room
+
+    @property
+    def room(self) -> int:
+        """How many more calls would be taken at this moment."""
         self._refill()
-        return self._room_on_top < 1 or self._open >= self._most_calls + self._crowd
+        on_top = min(int(self._room_on_top), self._crowd - max(0, self._open - self._most_calls))
+        return max(0, self._most_calls - self._open) + on_top
 
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return what calls an RPC, or raises Refused (RQ-111) when too many calls are open."""

@@ -9,7 +9,8 @@ When to refuse is CoDel's rule (RFC 8289). A crowd makes the loop late and the l
 nobody is refused for it. When one of the two was later than `TARGET_S` all the time for `INTERVAL_S`, the gateway does
 not catch up by itself: from then on, and for `WARY_S` after that, whoever comes while it is late is refused, and longer
 while that happens to many, and whoever comes when the line is long, who would be late at its end. The same holds when
-a service had no room for somebody who was let in; then those in line have waited in vain, too.
+a service had no room for somebody who was let in, then those in line have waited in vain, too, and when it will have
+none for those at the end of a long line, who need not wait to learn that.
 """
 
 import asyncio
@@ -103,6 +104,11 @@ class Door:
         self._expected = 0
         self._begun = 0
         self._line: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._room: Callable[[], int] | None = None
+
+    def lead_to(self, room: Callable[[], int]) -> None:
+        """Tell how many more requests what lies behind can take."""
+        self._room = room
 
     def is_overloaded(self) -> bool:
         """Whether the request that asks is one too many."""
@@ -120,7 +126,10 @@ class Door:
             self._begun = 0
             self._line.clear()
             self._wait(now)
-        return self._overload.refuses(self._late(now), now, len(self._line) + self._expected)
+        line = len(self._line) + self._expected
+        if line >= LONG_LINE and self._room is not None and line >= self._room():
+            self._overload.beware(now)
+        return self._overload.refuses(self._late(now), now, line)
 
     def turns_away(self) -> bool:
         """Whether the request that comes is one too many, asked where it costs least to refuse it.

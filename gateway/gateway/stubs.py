@@ -108,6 +108,11 @@ class Stubs:
         if bulkhead is not None and bulkhead.is_full:
             bulkhead.refuse()
 
+    @property
+    def room(self) -> int:
+        """How many more calls the service that has the least room would be sent."""
+        return min(bulkhead.room for bulkhead in self._bulkheads.values())
+
     async def close(self) -> None:
         """Close all channels."""
         for channel in self.channels.values():

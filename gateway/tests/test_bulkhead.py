@@ -129,10 +129,12 @@ def test_tells_of_each_call_that_it_refuses():
 
 
 def test_says_beforehand_that_it_would_refuse():
-    bulkhead = bulkhead_of(most_calls=1, crowd=1)
+    bulkhead = bulkhead_of(most_calls=2, crowd=1)
     call = bulkhead.unary_unary("/a")
-    said = []
-    for _ in range(3):
+    said, room = [], []
+    for _ in range(4):
         said.append(bulkhead.is_full)
+        room.append(bulkhead.room)
         assert is_refused(call) == said[-1]
-    assert said == [False, False, True]
+    assert said == [False, False, False, True]
+    assert room == [3, 2, 1, 0]

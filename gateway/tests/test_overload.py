@@ -152,6 +152,30 @@ class TestDoor:
         await asyncio.gather(*crowd)
         assert not door.is_overloaded()
 
+    async def test_adds_nobody_to_a_line_at_whose_end_there_is_no_room(self, clock):
+        door = Door(clock)
+        room = 2 * LONG_LINE
+        door.lead_to(lambda: room)
+
+        async def come() -> bool:
+            if door.is_overloaded():
+                return False
+            await door.enter()
+            return True
+
+        came = await asyncio.gather(*(come() for _ in range(100)))
+        assert came == [True] * (BEGUN_IN_A_TURN + room) + [False] * (100 - BEGUN_IN_A_TURN - room)
+
+    async def test_lets_a_short_line_find_out_whether_there_is_room(self, clock):
+        door = Door(clock)
+        door.lead_to(lambda: 0)
+        crowd = []
+        for _ in range(BEGUN_IN_A_TURN + LONG_LINE):
+            assert not door.is_overloaded()
+            crowd.append(asyncio.create_task(door.enter()))
+            await turns(0)
+        await asyncio.gather(*crowd)
+
     async def test_turns_away_those_alone_who_would_be_refused(self, clock):
         door = Door(clock)
         assert not door.turns_away()
