@@ -17,7 +17,7 @@ from gateway.errors import Refused
 
 MOST_CALLS = 64
 # So many may come on top at once.
-CROWD = 236
+CROWD = 160
 REFILL_S = 5.0
 
 
