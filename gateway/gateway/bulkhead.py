@@ -3,8 +3,8 @@
 Calls that a service does not answer pile up until their deadlines. Beyond a bound there is no point in waiting with
 them: further calls are refused at once, and what needs other services goes on.
 A crowd that comes all at once looks the same, but is soon answered. So there is room for one on top of the bound, which
-comes back in the course of `REFILL_S` (a token bucket): while an overload lasts, a wave whenever the service has caught
-up for a moment would make everybody late again and again.
+comes back while there are fewer calls than the bound, in the course of `REFILL_S` (a token bucket): while an overload
+lasts, a wave whenever the service has caught up for a moment would make everybody late again and again.
 """
 
 import time
@@ -53,7 +53,7 @@ class Bulkhead:
         self._clock = clock
         self._open = 0
         self._room_on_top = float(crowd)
-        self._refilled_at = clock()
+        self._counted_at = clock()
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -68,9 +68,8 @@ class Bulkhead:
     @property
     def room(self) -> int:
         """How many more calls would be taken at this moment."""
-        self._refill()
-        on_top = min(int(self._room_on_top), self._crowd - max(0, self._open - self._most_calls))
-        return max(0, self._most_calls - self._open) + on_top
+        self._count(0)
+        return max(0, self._most_calls - self._open) + int(self._room_on_top)
 
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return what calls an RPC, or raises Refused (RQ-111) when too many calls are open."""
@@ -79,10 +78,10 @@ class Bulkhead:
         def call(*arguments: Any, **options: Any) -> Any:
             if self.is_full:
                 self.refuse()
+            started = rpc(*arguments, **options)
             if self._open >= self._most_calls:
                 self._room_on_top -= 1
-            started = rpc(*arguments, **options)
-            self._open += 1
+            self._count(1)
             started.add_done_callback(self._end)
             return started
 
@@ -97,11 +96,13 @@ class Bulkhead:
         self._on_full()
         raise Refused("RQ-111")
 
-    def _refill(self) -> None:
+    def _count(self, more: int) -> None:
         now = self._clock()
-        refilled = self._crowd * (now - self._refilled_at) / REFILL_S
-        self._room_on_top = min(self._crowd, self._room_on_top + refilled)
-        self._refilled_at = now
+        if self._open < self._most_calls:
+            refilled = self._crowd * (now - self._counted_at) / REFILL_S
+            self._room_on_top = min(self._crowd, self._room_on_top + refilled)
+        self._counted_at = now
+        self._open += more
 
     def _end(self, _: object) -> None:
-        self._open -= 1
+        self._count(-1)

@@ -24,14 +24,16 @@ TICK_S = 0.01
 TARGET_S = 0.04
 INTERVAL_S = 0.5
 WARY_S = 5.0
-# While more than so many of a second's requests, and more than this share of them, are refused, the overload lasts.
+# While more than so many of a second's requests, and more than this share of them, are refused, and not all in two of
+# its tenths, as they are in bursts, the overload lasts.
 LASTING = 10
 LASTING_SHARE = 0.1
+LASTING_TENTHS = 3
 WINDOW_S = 1.0
 NEVER = float("-inf")
 # To begin one takes somewhat less than a millisecond, and nothing that comes is seen before a turn ends.
 BEGUN_IN_A_TURN = 8
-# More in the line might be late before they begin.
+# More in the line would be late before they begin, if the turns are as long as in an overload, which is twice as long.
 LONG_LINE = 16
 # For so long without a request nothing is measured any more.
 IDLE_S = 1.0
@@ -44,9 +46,11 @@ class Overload:
         self._late_since: float | None = None
         self._noted_at = NEVER
         self._wary_until = NEVER
-        # How many requests came in this window, how many of them were refused, and when the next one begins.
+        # How many requests came in this window, how many of them were refused, in which tenths of it, and when the next
+        # one begins.
         self._came = 0
         self._refused = 0
+        self._refused_in: set[int] = set()
         self._window_ends = NEVER
 
     def note(self, lateness: float, now: float) -> None:
@@ -76,13 +80,22 @@ class Overload:
         is_one_too_many = self.is_one_too_many(lateness, now, line)
         if now >= self._window_ends:
             # What makes every process late now and then must not keep this one wary for ever.
-            if self._refused > max(LASTING, LASTING_SHARE * self._came):
+            lasts = len(self._refused_in) >= LASTING_TENTHS
+            if lasts and self._refused > max(LASTING, LASTING_SHARE * self._came):
                 self.beware(self._window_ends)
             self._came = self._refused = 0
+            self._refused_in.clear()
             self._window_ends = now + WINDOW_S
         self._came += 1
-        self._refused += is_one_too_many and line > 0
+        if is_one_too_many and line > 0:
+            self._refused += 1
+            self._refused_in.add(int((self._window_ends - now) * 10))
         return is_one_too_many
+
+    def foresee(self, now: float) -> None:
+        """Take in that who waits at the end of the line will wait in vain."""
+        if now >= self._wary_until:
+            self.beware(now)
 
     def beware(self, now: float) -> None:
         """Allow for no crowd for a while."""
@@ -107,16 +120,21 @@ class Door:
         self._room: Callable[[], int] | None = None
 
     def lead_to(self, room: Callable[[], int]) -> None:
-        """Tell how many more requests what lies behind can take."""
+        """Tell how many more requests what lies behind can take.
+
+        That counts calls to services. Who has begun and waits for something else, as a body, is not seen there yet, so
+        at worst a line finds out itself that there is no room.
+        """
         self._room = room
 
     def is_overloaded(self) -> bool:
         """Whether the request that asks is one too many."""
         if self._expected:
+            # The others who are expected came later.
             self._expected -= 1
-        return self._is_one_too_many()
+        return self._is_one_too_many(0)
 
-    def _is_one_too_many(self) -> bool:
+    def _is_one_too_many(self, expected: int) -> bool:
         now = self._asked_at = self._clock()
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -126,9 +144,9 @@ class Door:
             self._begun = 0
             self._line.clear()
             self._wait(now)
-        line = len(self._line) + self._expected
+        line = len(self._line) + expected
         if line >= LONG_LINE and self._room is not None and line >= self._room():
-            self._overload.beware(now)
+            self._overload.foresee(now)
         return self._overload.refuses(self._late(now), now, line)
 
     def turns_away(self) -> bool:
@@ -142,7 +160,7 @@ class Door:
         return (
             self._loop is not None
             and self._overload.is_one_too_many(self._late(now), now, line)
-            and self._is_one_too_many()
+            and self._is_one_too_many(self._expected)
         )
 
     def expect(self) -> None:

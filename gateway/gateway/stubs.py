@@ -1,5 +1,6 @@
 """Typed stubs of the three services, on one channel each."""
 
+import sys
 from collections.abc import Callable
 
 import grpc.aio
@@ -30,6 +31,7 @@ from aarokya.records.v1 import (
     mrn_service_pb2_grpc,
 )
 from gateway.bulkhead import Bulkhead
+from gateway.overload import LONG_LINE
 from gateway.settings import GatewaySettings
 from servicekit.channel import open_channel
 from servicekit.tls import channel_credentials
@@ -110,8 +112,12 @@ class Stubs:
 
     @property
     def room(self) -> int:
-        """How many more calls the service that has the least room would be sent."""
-        return min(bulkhead.room for bulkhead in self._bulkheads.values())
+        """How many more calls the service that will be full first would be sent; without end if it is full already.
+
+        A sick service is full all the time, which nobody need foresee, and takes no room away from the others.
+        """
+        rooms = [bulkhead.room for bulkhead in self._bulkheads.values()]
+        return min((room for room in rooms if room >= LONG_LINE), default=sys.maxsize)
 
     async def close(self) -> None:
         """Close all channels."""

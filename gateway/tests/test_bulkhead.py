@@ -108,10 +108,16 @@ class TestCrowd:
                 call.end()
         assert came == [self.MOST_CALLS + self.CROWD // 4] * 4
 
-    def test_never_grows_beyond_its_bound(self, read: Any, clock: Clock):
-        self.let_in(read, 100)
-        clock.now += 2 * REFILL_S
-        assert not self.let_in(read, 100)
+    def test_is_not_let_into_a_service_that_stands_still(self, read: Any, clock: Clock):
+        calls = self.let_in(read, 100)
+        for _ in range(3):
+            clock.now += 2 * REFILL_S
+            assert not self.let_in(read, 100)
+            # Their deadlines are over.
+            for call in calls:
+                call.end()
+            calls = self.let_in(read, 100)
+            assert len(calls) == self.MOST_CALLS
 
 
 def test_streams_do_not_count():

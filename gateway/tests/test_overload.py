@@ -72,6 +72,16 @@ class TestOverload:
         ]
         assert sum(refused) == WARY_S
 
+    def test_is_calm_again_though_bursts_are_refused(self):
+        overload = Overload()
+        overload.beware(0)
+        refused_at = []
+        for second in range(round(2 * WARY_S)):
+            for number in range(100):
+                if overload.refuses(0.0, second + number / 1000, line=number):
+                    refused_at.append(second)
+        assert set(refused_at) == set(range(round(WARY_S)))
+
     def test_is_calm_again_though_it_is_late_for_no_crowd(self):
         overload = Overload()
         overload.beware(0)
@@ -98,6 +108,14 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
+async def come(door: Door) -> bool:
+    """Come in, and return whether that was allowed."""
+    if door.is_overloaded():
+        return False
+    await door.enter()
+    return True
+
+
 class TestDoor:
     async def be_full_behind_a_line(self, door: Door) -> None:
         """Let a service turn out to be full while somebody waits in the line."""
@@ -111,12 +129,11 @@ class TestDoor:
         door = Door(clock)
         inside: list[int] = []
 
-        async def come(number: int) -> None:
-            assert not door.is_overloaded()
-            await door.enter()
+        async def note(number: int) -> None:
+            assert await come(door)
             inside.append(number)
 
-        crowd = [asyncio.create_task(come(number)) for number in range(3 * BEGUN_IN_A_TURN)]
+        crowd = [asyncio.create_task(note(number)) for number in range(3 * BEGUN_IN_A_TURN)]
         await turns(1)
         assert inside == list(range(BEGUN_IN_A_TURN))
         await asyncio.gather(*crowd)
@@ -156,25 +173,27 @@ class TestDoor:
         door = Door(clock)
         room = 2 * LONG_LINE
         door.lead_to(lambda: room)
-
-        async def come() -> bool:
-            if door.is_overloaded():
-                return False
-            await door.enter()
-            return True
-
-        came = await asyncio.gather(*(come() for _ in range(100)))
+        assert not door.is_overloaded()
+        for _ in range(100):
+            assert not door.turns_away()
+            door.expect()
+        came = await asyncio.gather(*(come(door) for _ in range(100)))
         assert came == [True] * (BEGUN_IN_A_TURN + room) + [False] * (100 - BEGUN_IN_A_TURN - room)
 
     async def test_lets_a_short_line_find_out_whether_there_is_room(self, clock):
         door = Door(clock)
         door.lead_to(lambda: 0)
-        crowd = []
-        for _ in range(BEGUN_IN_A_TURN + LONG_LINE):
-            assert not door.is_overloaded()
-            crowd.append(asyncio.create_task(door.enter()))
-            await turns(0)
-        await asyncio.gather(*crowd)
+        came = await asyncio.gather(*(come(door) for _ in range(100)))
+        assert came == [True] * (BEGUN_IN_A_TURN + LONG_LINE) + [False] * (100 - BEGUN_IN_A_TURN - LONG_LINE)
+
+    async def test_is_not_wary_for_longer_because_some_have_no_room(self, clock):
+        door = Door(clock)
+        door.lead_to(lambda: 0)
+        for _ in range(2):
+            await asyncio.gather(*(come(door) for _ in range(100)))
+            clock.now += 0.6 * WARY_S
+        door.lead_to(lambda: 100)
+        assert all(await asyncio.gather(*(come(door) for _ in range(100))))
 
     async def test_turns_away_those_alone_who_would_be_refused(self, clock):
         door = Door(clock)

@@ -8,6 +8,7 @@ refused at once. The first answer, or anything that the service says by itself, 
 One replica of several that stands still is not noticed so: the others answer. It loses its connection in the end.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -51,15 +52,46 @@ class Answer(Protocol):
 Response = TypeVar("Response", bound=Answer)
 
 
-class Questions:
-    """What one process asks of a service, and whether it is answered."""
+class Silence:
+    """Whether a service that is asked answers at all."""
 
-    def __init__(self, clocks: RemoteClocks) -> None:
-        """Count on `clocks`, which learn from each answer."""
-        self._clocks = clocks
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         # When the first question was asked that nothing came back after, and when the last was.
         self._unanswered_since: float | None = None
         self._asked_at = NEVER
+
+    def begin(self) -> float:
+        """Take in that a question is about to be asked, and return when.
+
+        Raises:
+            ServiceAway: it is not to be asked, for the service has been silent, and another one has just gone out.
+        """
+        now = self._clock()
+        since_last_s = now - self._asked_at
+        if self._unanswered_since is None or since_last_s >= LATELY_S:
+            self._unanswered_since = now
+        if now - self._unanswered_since >= SILENT_S and since_last_s < PROBE_EVERY_S:
+            raise ServiceAway
+        self._asked_at = now
+        return now
+
+    def end(self) -> None:
+        """Take in that the service has just said something."""
+        self._unanswered_since = None
+
+    def note(self, error: grpc.aio.AioRpcError) -> None:
+        """Take in what came instead of an answer."""
+        if error.code() not in _AWAY:
+            self.end()
+
+
+class Questions:
+    """What one process asks of a service whose clock it learns from the answers."""
+
+    def __init__(self, clocks: RemoteClocks) -> None:
+        self._clocks = clocks
+        self._silence = Silence(clocks.now)
 
     async def ask(self, rpc: Callable[..., Awaitable[Response]], request: Message, call: Call) -> Response:
         """Ask for a state, and once more when there is no answer: replicas take turns.
@@ -74,16 +106,15 @@ class Questions:
         """
         metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
         for is_last in (*(False,) * (QUESTIONS - 1), True):
-            asked_at = self._begin()
+            asked_at = self._silence.begin()
             try:
                 response = await rpc(request, timeout=QUESTION_S, metadata=metadata)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in _AWAY:
-                    self.note_sign_of_life()
+                self._silence.note(error)
                 if is_last or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise ServiceAway from error
             else:
-                self.note_sign_of_life()
+                self._silence.end()
                 if response.HasField("seen_at"):
                     self._clocks.learn(asked_at, response.seen_at)
                 # A process that stood still may find the answer there, as old as it is, before the deadline fires.
@@ -94,16 +125,5 @@ class Questions:
         raise AssertionError("the last question returns or raises")
 
     def note_sign_of_life(self) -> None:
-        """Take in that the service has just said something."""
-        self._unanswered_since = None
-
-    def _begin(self) -> float:
-        """Return when a question is asked. Raises ServiceAway: none is to be asked now."""
-        now = self._clocks.now()
-        since_last_s = now - self._asked_at
-        if self._unanswered_since is None or since_last_s >= LATELY_S:
-            self._unanswered_since = now
-        if now - self._unanswered_since >= SILENT_S and since_last_s < PROBE_EVERY_S:
-            raise ServiceAway
-        self._asked_at = now
-        return now
+        """Take in that the service has just said something by itself."""
+        self._silence.end()

@@ -11,6 +11,7 @@ from records.models import SERVICE
 from servicekit.caller import METADATA_KEY, Call
 from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
+from servicekit.questions import Silence
 from servicekit.trace_context import onward_trace
 
 ASKING_TIMEOUT_S = 2.0
@@ -23,18 +24,26 @@ class MrnProviders:
 
     def __init__(self, catalogue: grpc.aio.Channel) -> None:
         self._stub = BenefitProviderServiceStub(catalogue)
+        # Who links MRNs to a catalogue that hangs must not fill what callers may have open to records.
+        self._silence = Silence()
 
     async def check(self, call: Call, benefit_provider_id: UUID) -> CheckMrnProviderResponse:
         """Return whether an MRN of the provider may be linked, and what it must look like.
 
         Raises:
-            ServiceAway: the catalogue does not answer, or not in time.
+            ServiceAway: the catalogue does not answer, or not in time, or was silent up to now.
         """
         request = CheckMrnProviderRequest(benefit_provider_id=str(benefit_provider_id))
         metadata = ((METADATA_KEY, call.as_system(SERVICE).to_bytes()), *onward_trace())
         seconds = time_left(ASKING_TIMEOUT_S)
+        self._silence.begin()
         try:
-            return await self._stub.CheckMrnProvider(request, timeout=seconds, metadata=metadata)
+            response: CheckMrnProviderResponse = await self._stub.CheckMrnProvider(
+                request, timeout=seconds, metadata=metadata
+            )
         except grpc.aio.AioRpcError as error:
+            self._silence.note(error)
             log.warning("the catalogue cannot be asked", status=error.code().name)
             raise ServiceAway from error
+        self._silence.end()
+        return response

@@ -17,6 +17,7 @@ from records.mrns import providers as mrn_providers
 from records.mrns.providers import MrnProviders
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType
 from servicekit.errors import ServiceAway
+from servicekit.questions import PROBE_EVERY_S, SILENT_S
 
 USER = Call(Caller(CallerType.USER, str(uuid4()), uuid4()), request_id="r-1")
 
@@ -67,6 +68,22 @@ class TestCheck:
         catalogue.delay_s = 5
         with pytest.raises(ServiceAway):
             await asyncio.wait_for(providers.check(USER, uuid4()), timeout=2)
+
+    async def test_asks_little_while_the_catalogue_hangs(
+        self, providers: MrnProviders, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mrn_providers, "ASKING_TIMEOUT_S", 0.2)
+        catalogue.delay_s = 0.5
+        began = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() - began <= SILENT_S:
+            with pytest.raises(ServiceAway):
+                await providers.check(USER, uuid4())
+        catalogue.delay_s = 0.0
+        refused = await asyncio.gather(*(providers.check(USER, uuid4()) for _ in range(50)), return_exceptions=True)
+        assert sum(isinstance(answer, ServiceAway) for answer in refused) >= 49
+        await asyncio.sleep(2 * PROBE_EVERY_S)
+        await providers.check(USER, uuid4())
+        assert all([(await providers.check(USER, uuid4())).usable for _ in range(50)])
 
     async def test_says_that_catalogue_is_away(self) -> None:
         async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
