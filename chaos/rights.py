@@ -130,7 +130,7 @@ async def end_rights(scene: Scene, what: str, edges: Sequence[Proxy] = (), fault
         for edge in edges:
             edge.faults = faults or Faults()
         try:
-            ended_at = await _narrow_until_answered(scene, clients[0], what, holder, is_exact=bool(edges))
+            ended_at = await _narrow_until_answered(scene, clients[0], what, holder)
             if edges:
                 await asyncio.sleep(max(0.0, ended_at + BROKEN_ON_S - time.monotonic()))
         finally:
@@ -174,17 +174,13 @@ def judge(what: str, heard: Sequence[Sequence[Heard]], ended_at: float, mended_a
     return ended
 
 
-async def _narrow_until_answered(
-    scene: Scene, client: HttpClient, what: str, holder: _Holder, *, is_exact: bool
-) -> float:
-    """End rights, and return when: when that was answered, or, if exact, when it happened.
+async def _narrow_until_answered(scene: Scene, client: HttpClient, what: str, holder: _Holder) -> float:
+    """End rights, and return when that happened, as identity's database says.
 
     An answer may be late, or belong to a repeat of what was done but not answered.
     """
     await scene.rig.until(partial(_narrow, scene, client, what, holder), 60, f"{what} is answered")
     answered_at = time.monotonic()
-    if not is_exact:
-        return answered_at
     moment: datetime = (await scene.rig.ask("identity", HAPPENED[what], holder.loses(what)))[0][0]
     return min(answered_at, time.monotonic() - (time.time() - moment.timestamp()))
 

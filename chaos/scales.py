@@ -54,7 +54,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Overload(seconds=8),
         OldAndNew(seconds=9),
         NarrowRights(times=10, times_cut_off=3, times_late=2),
-        Soak(seconds=150, rate=50, warm_up_s=50, most_growth=10 * 2**20),
+        Soak(seconds=180, rate=50, warm_up_s=60, most_growth=10 * 2**20),
     ),
     # What every change has to survive.
     "tiny": (

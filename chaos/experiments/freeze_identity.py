@@ -1,6 +1,7 @@
 """7. Identity stands still."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 
 from chaos.experiment import Experiment, Finding, Scene, problems_of
@@ -53,6 +54,13 @@ class FreezeIdentity(Experiment):
         slowest = max(attempt.seconds for attempt in attempts)
         silent = sum(attempt.is_silent for attempt in attempts)
         let_in = [operation for operation in during if was_let_in(operation, frozen_at + RIGHTS_LAST_S, thawed_at)]
+        elsewhere = Counter(
+            attempt.status
+            for operation in during
+            if operation.kind == "add benefit"
+            for attempt in operation.attempts
+            if attempt.began < thawed_at and not attempt.is_good
+        )
         refused = max([0.0, *(attempt.began - thawed_at for attempt in attempts if attempt.status.startswith("503"))])
         verdict = await scene.verdict()
         finding = Finding(
@@ -64,6 +72,8 @@ class FreezeIdentity(Experiment):
         )
         if slowest > LONGEST_ATTEMPT_S or silent:
             finding.problems.append(f"slowest answer {slowest:.2f} s, {silent} calls got none")
+        if elsewhere:
+            finding.problems.append(f"refused though identity is not needed: {dict(elsewhere)}")
         if let_in:
             finding.problems.append(f"{len(let_in)} were let in though nobody knew their rights")
         if recovered > RECOVERED_WITHIN_S:

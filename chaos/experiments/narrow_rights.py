@@ -21,9 +21,7 @@ class NarrowRights(Experiment):
 
     number = 15
     title = "deactivate, revoke, suspend under traffic, two gateways"
-    must_show = (
-        "refused by both ≤ 1 s after the answer, also while one of identity's replicas can't be reached or all are late"
-    )
+    must_show = "refused by both ≤ 1 s after it, also while one of identity's replicas can't be reached or all are late"
     faults = frozenset({"swallowed", "delayed"})
     layout = Layout(replicas=2)
 

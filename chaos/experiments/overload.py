@@ -55,11 +55,14 @@ class Overload(Experiment):
         strange = strange_before + sum(not answer.is_fitting for answer in (*answers, *after))
         # What came after the time was over was carried by more time than it is divided by.
         goodput = (len(good) - late) / self.seconds
-        p99 = percentile([answer.seconds for answer in refused], 0.99)
+        waited = [answer.seconds for answer in refused]
+        p99 = percentile(waited, 0.99)
+        later = sum(seconds > REFUSED_WITHIN_S for seconds in waited)
         verdict = await scene.verdict()
         finding = Finding(
             f"peak {peak:.0f}/s; offered {(len(answers) + silent) / self.seconds:.0f}/s: {goodput:.0f}/s answered "
-            f"({100 * goodput / peak:.0f} %), {len(refused)} refused, 99 % of them within {p99 * 1000:.0f} ms, "
+            f"({100 * goodput / peak:.0f} %), {len(refused)} refused, 99 % of them within {p99 * 1000:.0f} ms "
+            f"({later} later than 100 ms, at most {max(waited, default=0) * 1000:.0f}), "
             f"{silent} without answer; then at half the peak {refused_after} of {len(after)} refused; {verdict}",
             problems_of(verdict),
         )

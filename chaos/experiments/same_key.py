@@ -45,6 +45,8 @@ class SameKey(Experiment):
         finding.problems = problems_of(verdict)
         if wrong:
             finding.problems.append(f"{wrong} keys did not get one first answer and one id")
+        if not told["409 RQ-109"]:
+            finding.problems.append("none came while another was at it")
         if strange := set(told) - FITTING:
             finding.problems.append(f"answers: {', '.join(sorted(strange))}")
         return finding
