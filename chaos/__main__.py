@@ -25,6 +25,7 @@ COLUMNS = (
     "acknowledged writes",
     "answers",
     "faults fired",
+    "died unplanned",
     "passed",
 )
 RESULTS = Path(__file__).parent / "results"
@@ -108,6 +109,7 @@ def _table(rows: list[tuple[Experiment, Finding]]) -> str:
             _counted(finding.acknowledged),
             _counted(finding.told),
             _counted(finding.fired),
+            str(len(finding.unplanned)),
             "yes" if finding.has_passed else "NO",
         )
         lines.append(f"| {' | '.join(cells)} |")

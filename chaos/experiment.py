@@ -157,6 +157,7 @@ class Experiment(ABC):
         before.tell(finding, may_be_silent=self.cuts_clients)
         if missing := sorted(fault for fault in self.faults if not finding.fired[fault]):
             finding.problems.append(f"has not happened: {', '.join(missing)}")
+        scene.rig.is_of_interest |= bool(finding.problems)
         return finding
 
 

@@ -81,6 +81,8 @@ class Rig:
         self.restarts: Counter[str] = Counter()
         self.done_to: Counter[str] = Counter()
         self.admin_key = Keyring.new_admin_key()
+        # Whoever looks into a failure needs the logs.
+        self.is_of_interest = False
         # What every probe was answered.
         self.probed: Counter[str] = Counter()
         self._expected: Counter[str] = Counter()
@@ -497,10 +499,12 @@ async def running_rig(seed: int, layout: Layout | None = None) -> AsyncIterator[
         finally:
             await rig.stop()
     except BaseException:
-        # Whoever looks into a failure needs the logs; they hold nobody's data.
-        kept = Path(tempfile.mkdtemp(prefix="aarokya-chaos-logs-"))
-        shutil.copytree(folder / "logs", kept, dirs_exist_ok=True)
-        print(f"the logs are in {kept}", file=sys.stderr)
+        rig.is_of_interest = True
         raise
     finally:
+        if rig.is_of_interest:
+            # They hold nobody's data.
+            kept = Path(tempfile.mkdtemp(prefix="aarokya-chaos-logs-"))
+            shutil.copytree(folder / "logs", kept, dirs_exist_ok=True)
+            print(f"   the logs are in {kept}", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
