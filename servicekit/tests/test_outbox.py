@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from servicekit import outbox as outbox_module
 from servicekit.history import grants
-from servicekit.metrics import OUTBOX_WAITING
+from servicekit.metrics import OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
 from servicekit.outbox import AWAY, BATCH, Event, Outbox, outbox_table
 from servicekit.quick_statement import QuickStatement
 
@@ -537,6 +537,26 @@ class TestRun:
         await until(lambda: OUTBOX_WAITING._value.get() == 1)
         task.cancel()
         await asyncio.wait([task])
+
+    async def test_shows_for_how_long_an_event_is_stuck_and_when_nobody_can_look(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        def is_an_hour_old() -> bool:
+            return 3600 <= OUTBOX_OLDEST_SECONDS._value.get() < 3700
+
+        outbox = new_outbox()
+        receiver.refused = b"broken"
+        await add(kit, outbox, uuid4(), b"broken")
+        with kit.superuser() as connection:
+            connection.execute("UPDATE outbox SET created_at = created_at - interval '1 hour'")
+        async with running(outbox):
+            await until(is_an_hour_old)
+            with kit.superuser() as connection:
+                connection.execute("ALTER TABLE outbox RENAME TO hidden")
+            await until(lambda: OUTBOX_OLDEST_SECONDS._value.get() == float("inf"))
+            with kit.superuser() as connection:
+                connection.execute("ALTER TABLE hidden RENAME TO outbox")
+            await until(is_an_hour_old)
 
     async def test_keeps_an_event_whose_key_was_lost(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
         outbox, owner_id, other_id = new_outbox(), uuid4(), uuid4()
