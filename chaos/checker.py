@@ -46,6 +46,8 @@ class Verdict:
             f"{len(self.lost)} lost, {len(self.doubled)} twice, {len(self.half_done)} half-done of "
             f"{self.checked['acknowledged']} acknowledged"
         )
+        if self.uninvited or self.torn:
+            figures += f", {len(self.uninvited)} uninvited, {len(self.torn)} torn"
         rest = self._problems()
         return figures + (f"; {'; '.join(rest[:6])}" if rest else "")
 

@@ -38,6 +38,8 @@ class FreezeIdentity(Experiment):
             start = len(workload.history)
             rig.freeze("identity-1")
             frozen_at = asyncio.get_running_loop().time()
+            # One at least that needs no identity.
+            workload.begin(workload.run(workload.new_benefit()))
             try:
                 await asyncio.sleep(self.seconds)
                 thawed_at = asyncio.get_running_loop().time()
@@ -54,13 +56,14 @@ class FreezeIdentity(Experiment):
         slowest = max(attempt.seconds for attempt in attempts)
         silent = sum(attempt.is_silent for attempt in attempts)
         let_in = [operation for operation in during if was_let_in(operation, frozen_at + RIGHTS_LAST_S, thawed_at)]
-        elsewhere = Counter(
-            attempt.status
+        elsewhere = [
+            attempt
             for operation in during
             if operation.kind == "add benefit"
             for attempt in operation.attempts
-            if attempt.began < thawed_at and not attempt.is_good
-        )
+            if attempt.began < thawed_at
+        ]
+        not_good = Counter(attempt.status for attempt in elsewhere if not attempt.is_good)
         refused = max([0.0, *(attempt.began - thawed_at for attempt in attempts if attempt.status.startswith("503"))])
         verdict = await scene.verdict()
         finding = Finding(
@@ -72,8 +75,8 @@ class FreezeIdentity(Experiment):
         )
         if slowest > LONGEST_ATTEMPT_S or silent:
             finding.problems.append(f"slowest answer {slowest:.2f} s, {silent} calls got none")
-        if elsewhere:
-            finding.problems.append(f"refused though identity is not needed: {dict(elsewhere)}")
+        if not_good or not elsewhere:
+            finding.problems.append(f"of {len(elsewhere)} that need no identity were refused: {dict(not_good)}")
         if let_in:
             finding.problems.append(f"{len(let_in)} were let in though nobody knew their rights")
         if recovered > RECOVERED_WITHIN_S:

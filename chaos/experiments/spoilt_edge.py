@@ -147,7 +147,7 @@ def told_errors(reads: Mapping[str, Sequence[Operation]]) -> list[str]:
     """Return how many reads failed in each phase."""
     return [
         f"{len(failed(operations))} of {len(operations)} when {phase} "
-        f"({100 * len(failed(operations)) / len(operations):.2f} %)"
+        f"({100 * len(failed(operations)) / max(1, len(operations)):.2f} %)"
         for phase, operations in reads.items()
     ]
 

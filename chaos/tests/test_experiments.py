@@ -72,6 +72,7 @@ class Calls:
         self.unplanned: list[str] = []
         self.history: list[Any] = []
         self.begun = self.left_out = 0
+        self.is_of_interest = False
         self.traffic_s = 0.0
 
     def fired(self) -> Any:
@@ -101,6 +102,8 @@ def test_every_fault_has_to_happen() -> None:
     finding = asyncio.run(Quiet().run(Scene(cast(Any, calls), cast(Any, calls), 1)))
 
     assert finding.problems == ["has not happened: killed"]
+    # So its logs are kept.
+    assert calls.is_of_interest
 
 
 def test_everything_is_tried_once_more_before_it_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,14 +66,14 @@ def scene_of(gateways: Gateways) -> Scene:
     return Scene(cast(Any, gateways), Workload(cast(Any, gateways), 7), 7)
 
 
-def revokes(gateways: Gateways, lets_in: Any) -> None:
+def revokes(gateways: Gateways, lets_in: Any, *, answers_after_s: float = 0.0) -> None:
     """Let the gateways revoke keys, and let their holders in as a rule says that is asked afterwards."""
     is_revoked = False
 
     def answer(method: str, path: str) -> bytes:
         nonlocal is_revoked
         if method == "DELETE":
-            is_revoked, gateways.happened_at = True, time.monotonic()
+            is_revoked, gateways.happened_at = True, time.monotonic() - answers_after_s
             return spell(204)
         if method == "POST":
             return spell(201)
@@ -90,6 +90,14 @@ async def test_asks_until_all_refuse(gateways: Gateways) -> None:
     assert not ended.problems
     assert 0.1 < ended.seconds < 0.4
     assert set(ended.heard) == {"200", REFUSAL}
+
+
+async def test_counts_from_when_it_happened_and_not_from_the_answer(gateways: Gateways) -> None:
+    revokes(gateways, lambda: time.monotonic() - gateways.happened_at < 0.7, answers_after_s=0.5)
+
+    ended = await end_rights(scene_of(gateways), "revoke")
+
+    assert 0.5 < ended.seconds < 1.0
 
 
 async def test_asks_on_when_what_was_broken_is_mended(gateways: Gateways) -> None:

@@ -7,8 +7,9 @@ comes back while there are fewer calls than the bound, in the course of `REFILL_
 lasts, a wave whenever the service has caught up for a moment would make everybody late again and again.
 """
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, cast
 
 import grpc.aio
@@ -19,6 +20,16 @@ MOST_CALLS = 64
 # So many may come on top at once.
 CROWD = 160
 REFILL_S = 5.0
+
+
+def least_room(bulkheads: Iterable["Bulkhead"], *, but_for: int) -> int:
+    """Return how many more calls the bulkhead that will be full first takes; without end if all are full already.
+
+    A sick service is full all the time, which nobody need foresee, and takes no room away from the others. So those that
+    take fewer calls than `but_for` do not count.
+    """
+    rooms = [bulkhead.room for bulkhead in bulkheads]
+    return min((room for room in rooms if room >= but_for), default=sys.maxsize)
 
 
 def bounded(channel: grpc.aio.Channel) -> grpc.aio.Channel:
@@ -43,7 +54,7 @@ class Bulkhead:
             channel: the channel to the service.
             most_calls: how many calls may be open all the time.
             crowd: how many may come on top at once.
-            on_full: is told of each call that is refused.
+            on_full: is told when calls are refused, once until there is room again.
             clock: counts seconds.
         """
         self._channel = channel
@@ -53,6 +64,7 @@ class Bulkhead:
         self._clock = clock
         self._open = 0
         self._room_on_top = float(crowd)
+        self._has_told = False
         self._counted_at = clock()
 
     @property
@@ -93,7 +105,9 @@ class Bulkhead:
 
     def refuse(self) -> NoReturn:
         """Refuse a call."""
-        self._on_full()
+        if not self._has_told:
+            self._has_told = True
+            self._on_full()
         raise Refused("RQ-111")
 
     def _count(self, more: int) -> None:
@@ -103,6 +117,8 @@ class Bulkhead:
             self._room_on_top = min(self._crowd, self._room_on_top + refilled)
         self._counted_at = now
         self._open += more
+        if self._open < self._most_calls:
+            self._has_told = False
 
     def _end(self, _: object) -> None:
         self._count(-1)

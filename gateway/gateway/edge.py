@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 256 * 1024
 BODY_TIMEOUT_SECONDS = 10.0
 # However early the loop is, more requests at once could not be answered in time, and to refuse one costs a small part
-# of answering it. There is room for all the calls that services are sent, and for a line.
+# of answering it. There is room for the crowds of two services, and for a line.
 MOST_REQUESTS = 600
 # Who asks these wants to know about the process, above all when it has too much to do.
 NEVER_SHED = frozenset({"/livez", "/readyz"})

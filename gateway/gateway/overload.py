@@ -24,11 +24,11 @@ TICK_S = 0.01
 TARGET_S = 0.04
 INTERVAL_S = 0.5
 WARY_S = 5.0
-# While more than so many of a second's requests, and more than this share of them, are refused, and not all in two of
-# its tenths, as they are in bursts, the overload lasts.
+# While more than so many of a second's requests, and more than this share of them, are refused, in so many of its tenths
+# that these are no bursts, the overload lasts.
 LASTING = 10
 LASTING_SHARE = 0.1
-LASTING_TENTHS = 3
+LASTING_TENTHS = 6
 WINDOW_S = 1.0
 NEVER = float("-inf")
 # To begin one takes somewhat less than a millisecond, and nothing that comes is seen before a turn ends.
@@ -89,7 +89,7 @@ class Overload:
         self._came += 1
         if is_one_too_many and line > 0:
             self._refused += 1
-            self._refused_in.add(int((self._window_ends - now) * 10))
+            self._refused_in.add(min(9, int((self._window_ends - now) / WINDOW_S * 10)))
         return is_one_too_many
 
     def foresee(self, now: float) -> None:

@@ -1,6 +1,5 @@
 """Typed stubs of the three services, on one channel each."""
 
-import sys
 from collections.abc import Callable
 
 import grpc.aio
@@ -30,7 +29,7 @@ from aarokya.records.v1 import (
     mrn_service_pb2,
     mrn_service_pb2_grpc,
 )
-from gateway.bulkhead import Bulkhead
+from gateway.bulkhead import Bulkhead, least_room
 from gateway.overload import LONG_LINE
 from gateway.settings import GatewaySettings
 from servicekit.channel import open_channel
@@ -112,12 +111,8 @@ class Stubs:
 
     @property
     def room(self) -> int:
-        """How many more calls the service that will be full first would be sent; without end if it is full already.
-
-        A sick service is full all the time, which nobody need foresee, and takes no room away from the others.
-        """
-        rooms = [bulkhead.room for bulkhead in self._bulkheads.values()]
-        return min((room for room in rooms if room >= LONG_LINE), default=sys.maxsize)
+        """How many more calls the service that will be full first would be sent."""
+        return least_room(self._bulkheads.values(), but_for=LONG_LINE)
 
     async def close(self) -> None:
         """Close all channels."""

@@ -6,7 +6,7 @@ from typing import Any, cast
 import grpc.aio
 import pytest
 
-from gateway.bulkhead import REFILL_S, Bulkhead
+from gateway.bulkhead import REFILL_S, Bulkhead, least_room
 from gateway.errors import Refused
 
 
@@ -125,13 +125,29 @@ def test_streams_do_not_count():
     assert [channel.unary_stream("/Watch")("r") for _ in range(3)] == ["/Watch"] * 3
 
 
-def test_tells_of_each_call_that_it_refuses():
+def test_tells_once_that_it_refuses_until_there_is_room_again():
     told: list[bool] = []
     call = bulkhead_of(most_calls=1, crowd=0, on_full=lambda: told.append(True)).unary_unary("/a")
-    call("r", timeout=1)
+    first = call("r", timeout=1)
     assert told == []
     assert is_refused(call)
+    assert is_refused(call)
     assert told == [True]
+    first.end()
+    assert not is_refused(call)
+    assert is_refused(call)
+    assert told == [True] * 2
+
+
+def test_the_least_room_is_that_of_who_is_not_full_yet():
+    full, nearly_full, empty = (bulkhead_of(most_calls=20, crowd=0) for _ in range(3))
+    for bulkhead, calls in ((full, 19), (nearly_full, 10)):
+        call = bulkhead.unary_unary("/a")
+        for _ in range(calls):
+            call("r", timeout=1)
+    assert least_room([full, nearly_full, empty], but_for=10) == 10
+    assert least_room([full, empty], but_for=10) == 20
+    assert least_room([full], but_for=10) > 1000
 
 
 def test_says_beforehand_that_it_would_refuse():
