@@ -25,8 +25,8 @@ REFILL_S = 5.0
 def least_room(bulkheads: Iterable["Bulkhead"], *, but_for: int) -> int:
     """Return how many more calls the bulkhead that will be full first takes; without end if all are full already.
 
-    A sick service is full all the time, which nobody need foresee, and takes no room away from the others. So those that
-    take fewer calls than `but_for` do not count.
+    A sick service is full all the time, which nobody need foresee, and takes no room away from the others. So those
+    that take fewer calls than `but_for` do not count.
     """
     rooms = [bulkhead.room for bulkhead in bulkheads]
     return min((room for room in rooms if room >= but_for), default=sys.maxsize)

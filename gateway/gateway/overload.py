@@ -24,8 +24,8 @@ TICK_S = 0.01
 TARGET_S = 0.04
 INTERVAL_S = 0.5
 WARY_S = 5.0
-# While more than so many of a second's requests, and more than this share of them, are refused, in so many of its tenths
-# that these are no bursts, the overload lasts.
+# While more than so many of a second's requests, and more than this share of them, are refused, in so many of its
+# tenths that these are no bursts, the overload lasts.
 LASTING = 10
 LASTING_SHARE = 0.1
 LASTING_TENTHS = 6
