@@ -75,7 +75,7 @@ class Bulkhead:
     @property
     def is_full(self) -> bool:
         """Whether a call would be refused."""
-        return self._open >= self._most_calls and not self.room
+        return not self.room
 
     @property
     def room(self) -> int:
