@@ -65,7 +65,6 @@ class SpoiltEdge(Experiment):
         p99 = {phase: percentile(values, 0.99) for phase, values in times.items()}
         spoilt = [*phases["slow"], *phases["reset"]]
         reads = {phase: reads_of_records(phases[phase]) for phase in ("slow", "reset")}
-        errors = {phase: refusals(failed(operations)) for phase, operations in reads.items()}
         elsewhere = refusals([operation for operation in spoilt if operation.service != "records"])
         keyless = sum(
             operation.service == "records" and not operation.is_read and operation.key is None
@@ -85,7 +84,7 @@ class SpoiltEdge(Experiment):
             finding.problems.append(f"errors where records is not needed: {dict(elsewhere)}")
         for phase, operations in reads.items():
             if len(failed(operations)) > MOST_READ_ERRORS * len(operations):
-                finding.problems.append(f"{phase}: reads failed: {dict(errors[phase])}")
+                finding.problems.append(f"{phase}: reads failed: {dict(refusals(failed(operations)))}")
         return finding
 
     async def _traffic(self, scene: Scene, seconds: float, until_hit: Proxy | None = None) -> Sequence[Operation]:
