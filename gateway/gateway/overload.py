@@ -33,7 +33,7 @@ WINDOW_S = 1.0
 NEVER = float("-inf")
 # To begin one takes somewhat less than a millisecond, and nothing that comes is seen before a turn ends.
 BEGUN_IN_A_TURN = 8
-# More in the line would be late before they begin, if the turns are as long as in an overload, which is twice as long.
+# That is two turns, and in an overload, with all that goes on in between, 15 to 30 ms: who comes behind would be late.
 LONG_LINE = 16
 # For so long without a request nothing is measured any more.
 IDLE_S = 1.0
