@@ -26,20 +26,23 @@ class KillProcesses(Experiment):
 
     async def measure(self, scene: Scene) -> Finding:
         rig, workload = scene.rig, scene.workload
-        took: list[float] = []
+        took: list[tuple[float, str]] = []
         async with workload.traffic(self.rate):
             for _ in range(self.kills):
                 for name in PROCESSES:
                     await asyncio.sleep(self.pause_s * (0.5 + rig.rng.random()))
                     old = rig.pid(name)
                     rig.kill(name)
-                    took.append(await rig.until(answers_again(scene, name, old), 30, f"{name} answers again"))
+                    seconds = await rig.until(answers_again(scene, name, old), 30, f"{name} answers again")
+                    took.append((seconds, name))
         slowest = max(attempt.seconds for operation in workload.history for attempt in operation.attempts)
         verdict = await scene.verdict()
+        longest, name = max(took)
         finding = Finding(
-            f"{len(took)} kills: {verdict}; ready again ≤ {max(took):.1f} s, no attempt longer than {slowest:.1f} s",
+            f"{len(took)} kills: {verdict}; ready again ≤ {longest:.1f} s ({name}), "
+            f"no attempt longer than {slowest:.1f} s",
             problems_of(verdict),
         )
-        if max(took) > READY_WITHIN_S:
-            finding.problems.append(f"it took {max(took):.1f} s until a process answered again")
+        if longest > READY_WITHIN_S:
+            finding.problems.append(f"it took {longest:.1f} s until {name} answered again")
         return finding

@@ -14,3 +14,6 @@ def spare_what_stays() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    # What starts a process switched it off while it loads, when there is no garbage: loading records took 0.86 s of CPU
+    # against 1.03, the gateway 0.68 against 0.81 (2026-11-22, 2 cores, Python 3.11, medians of twelve).
+    gc.enable()

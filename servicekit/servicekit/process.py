@@ -4,6 +4,7 @@ A command loads what it alone needs when it runs: Alembic would take a seventh o
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -34,6 +35,7 @@ def run(
 
     `replay_erasures` is given by services that hold personal data.
     """
+    gc.enable()
     parser = argparse.ArgumentParser(prog=f"python -m {service}")
     parser.set_defaults(do=lambda _: uvloop.run(serve()))
     commands = parser.add_subparsers(metavar="command")
