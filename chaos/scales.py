@@ -12,6 +12,7 @@ from chaos.experiments.kill_processes import KillProcesses
 from chaos.experiments.kill_relay import KillRelay
 from chaos.experiments.narrow_rights import NarrowRights
 from chaos.experiments.old_and_new import OldAndNew
+from chaos.experiments.other_edges import OtherEdges
 from chaos.experiments.overload import Overload
 from chaos.experiments.records_down import RecordsDown
 from chaos.experiments.rolling_restart import RollingRestart
@@ -36,6 +37,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Overload(),
         OldAndNew(),
         NarrowRights(),
+        OtherEdges(),
         Soak(),
     ),
     # What fits into 15 minutes.
@@ -54,6 +56,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Overload(seconds=8),
         OldAndNew(seconds=9),
         NarrowRights(times=10, times_cut_off=3, times_late=2),
+        OtherEdges(seconds=2),
         Soak(seconds=180, rate=50, warm_up_s=60, most_growth=10 * 2**20),
     ),
     # What every change has to survive.
@@ -72,6 +75,7 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         Overload(seconds=4),
         OldAndNew(seconds=6, rate=20),
         NarrowRights(times=3, times_cut_off=1, times_late=1, rate=10),
+        OtherEdges(seconds=1, rate=10, warm_up_s=2),
         Soak(seconds=40, rate=20, warm_up_s=10, most_growth=100 * 2**20),
     ),
 }

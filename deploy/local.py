@@ -93,7 +93,8 @@ def _welcome(url: str, admin_key_file: Path) -> str:
     return "\n".join(
         (
             f"ready {url}",
-            f"The operator's key is in {admin_key_file}; the API is described at {url}/api_docs/ui.",
+            f"API documents:  {url}/api_docs/ui",
+            f"operator's key: {admin_key_file}",
             "A partner's journey, to paste into a shell (`make demo` walks it, too):",
             "",
             as_shell(url, admin_key_file),

@@ -3,9 +3,13 @@
 `--check` only says whether the table is up to date.
 """
 
+import ast
+import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
@@ -55,12 +59,16 @@ def table() -> str:
     """Return the table, the variables in the order in which the classes have them."""
     readers: dict[str, list[str]] = {}
     fields: dict[str, FieldInfo] = {}
+    texts: dict[str, str] = {}
     for reader, settings in READERS.items():
         for name, field in settings.model_fields.items():
             readers.setdefault(name, []).append(reader)
             fields.setdefault(name, field)
+        for base in settings.__mro__:
+            if issubclass(base, EnvironmentSettings):
+                texts |= {name: text for name, text in _said_in(base).items() if name not in texts}
     rows = (
-        f"| `{PREFIX}{name.upper()}` | {_who(readers[name])} | {_default(field)} | {_described(name, field)} |"
+        f"| `{PREFIX}{name.upper()}` | {_who(readers[name])} | {_default(field)} | {texts[name]} |"
         for name, field in fields.items()
     )
     return "\n".join(["| variable | who | default | what |", "|---|---|---|---|", *rows, ""])
@@ -87,10 +95,19 @@ def _default(field: FieldInfo) -> str:
     return "none" if value in (None, "", []) else f"`{value}`"
 
 
-def _described(name: str, field: FieldInfo) -> str:
-    if not field.description:
-        sys.exit(f"nothing stands under {name} in the settings class that has it")
-    return " ".join(field.description.split())
+def _said_in(settings: type[EnvironmentSettings]) -> dict[str, str]:
+    """Return what stands under the fields of a class."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(settings))).body
+    assert isinstance(body, ast.ClassDef)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(body.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.comebacks import Comebacks
 from gateway.errors import Refused, error_response, refused_response
 from gateway.overload import Door
 from servicekit.trace_context import enter_trace
@@ -116,7 +117,14 @@ class Edge:
         may_be_shed = scope["path"] not in NEVER_SHED
         load = self._load if may_be_shed else self._never_shed
         exchange = _Exchange(
-            receive, send, request_id, content_length, self._max_body_bytes, self._body_timeout_seconds, load
+            receive,
+            send,
+            request_id,
+            content_length,
+            self._max_body_bytes,
+            self._body_timeout_seconds,
+            load,
+            self._door.comebacks if may_be_shed else None,
         )
         if may_be_shed and (self._door.is_overloaded() or load.is_full):
             await exchange.refuse("RQ-111")
@@ -158,6 +166,7 @@ class _Exchange:
         "_body_complete",
         "_body_deadline",
         "_body_timeout_seconds",
+        "_comebacks",
         "_content_length",
         "_disconnected",
         "_held",
@@ -178,8 +187,10 @@ class _Exchange:
         max_body_bytes: int,
         body_timeout_seconds: float,
         load: _Load,
+        comebacks: Comebacks | None,
     ) -> None:
         self._load = load
+        self._comebacks = comebacks
         self._receive = receive
         self._send = send
         self._request_id = request_id
@@ -261,7 +272,13 @@ class _Exchange:
             if not any(name == b"x-request-id" for name, _ in headers):
                 headers.append((b"x-request-id", self._request_id.encode("ascii")))
             message["headers"] = headers + SECURITY_HEADERS
+            self._say_when_to_come_back(message)
         await self._send(message)
+
+    def _say_when_to_come_back(self, start: Message) -> None:
+        if start["status"] == 503 and self._comebacks is not None:
+            headers = [(name, value) for name, value in start["headers"] if name != b"retry-after"]
+            start["headers"] = [*headers, (b"retry-after", b"%d" % self._comebacks.next_in())]
 
     def _refuse(self, code: str) -> Refused:
         self._refused = Refused(code)
@@ -272,8 +289,10 @@ class _Exchange:
         if self._started:
             return
         self._started = True
-        for message in messages_of(response):
-            await self._send(message)
+        start, body = messages_of(response)
+        self._say_when_to_come_back(start)
+        await self._send(start)
+        await self._send(body)
 
 
 class _Source:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from gateway import messages
 from gateway.errors import Detail, Refused, from_rpc_error, is_typed
 from gateway.live_state import LiveState
+from gateway.repeats import RepeatsByService
 from gateway.stubs import Stubs
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.deadline import MARGIN_S
@@ -61,6 +62,7 @@ class Exchange:
         is_basic: bool,
         is_repeatable: bool,
         stubs: Stubs,
+        repeats: RepeatsByService,
         live_state: LiveState,
         pages: PageTokens,
     ) -> None:
@@ -73,6 +75,7 @@ class Exchange:
         self.sent = sent
         self.is_basic = is_basic
         self._is_repeatable = is_repeatable
+        self._repeats = repeats
         self._deadline = deadline
         self._replayed = False
 
@@ -87,7 +90,7 @@ class Exchange:
 
         A write is only sent again when that can do no harm, as with an idempotency key: otherwise nobody knows whether
         the service that went away did it or not. And only when it may help: a service that says so late that it lacks
-        something has waited for that itself, and would wait as long again.
+        something has waited for that itself, and would wait as long again, and one that mostly fails is left alone.
 
         Raises:
             Refused: what the service refused, or that it did not answer.
@@ -95,6 +98,7 @@ class Exchange:
         assert self._call is not None
         metadata = ((METADATA_KEY, self._call.to_bytes()), *onward_trace())
         pauses = iter(RETRY_PAUSES_S if self._call.idempotency or self._is_repeatable else ())
+        repeats = self._repeats.of(request)
         was_gone = False
         clock = asyncio.get_running_loop().time
         while True:
@@ -105,6 +109,7 @@ class Exchange:
             call = rpc(request, timeout=remaining, metadata=metadata)
             try:
                 answer = await call
+                repeats.note_success()
                 if self._call.idempotency:
                     self._replayed = any(key == REPLAYED_KEY for key, _ in await call.trailing_metadata())
                 return answer
@@ -114,7 +119,9 @@ class Exchange:
                 is_ours = was_gone and refused.code == "RQ-109"
                 is_gone = error.code() in GONE
                 was_gone = was_gone or is_gone
-                pause = next(pauses, None) if is_ours or is_gone else None
+                if is_gone:
+                    repeats.note_failure()
+                pause = next(pauses, None) if is_ours or (is_gone and repeats.are_allowed) else None
                 has_waited = is_gone and clock() - began > WORTH_ANOTHER_TRY_S and is_typed(error)
                 if pause is None or has_waited or clock() + pause + MARGIN_S >= self._deadline:
                     raise refused from error

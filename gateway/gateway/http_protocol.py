@@ -252,7 +252,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._owes_refusal = False
             self._has_turned_away = True
             brought = [value for name, value in self.headers if name == b"x-request-id"]
-            for message in messages_of(error_response("RQ-111", request_id_of(brought))):
+            assert self._door is not None
+            told = {"Retry-After": str(self._door.comebacks.next_in())}
+            for message in messages_of(error_response("RQ-111", request_id_of(brought), headers=told)):
                 _finish(self.cycle.send(cast(Any, message)))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

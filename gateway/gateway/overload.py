@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from gateway.comebacks import Comebacks
 from gateway.errors import Refused
 
 TICK_S = 0.01
@@ -107,6 +108,7 @@ class Door:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.comebacks = Comebacks(clock)
         self._overload = Overload()
         self._loop: asyncio.AbstractEventLoop | None = None
         # When the next tick is due, how late the last one was, and when it was last of use.

@@ -164,6 +164,7 @@ def _open_exchange(
         is_basic="authorization" in headers and caller is not None and caller.is_partner,
         is_repeatable=is_repeatable,
         stubs=request.app.state.stubs,
+        repeats=request.app.state.repeats,
         live_state=request.app.state.live_state,
         pages=request.app.state.pages,
     )

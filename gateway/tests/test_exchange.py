@@ -1,6 +1,7 @@
 """Questions to services within a request's time, what makes a retried POST recognisable, and the form of answers."""
 
 import asyncio
+import contextlib
 import json
 from uuid import UUID, uuid4
 
@@ -10,11 +11,14 @@ import pytest
 
 from aarokya.identity.v1.platform_service_pb2 import GetPlatformRequest, GetPlatformResponse
 from aarokya.identity.v1.user_pb2 import User
+from aarokya.records.v1.dependant_service_pb2 import GetDependantRequest
 from aarokya.records.v1.mrn_pb2 import Mrn
 from gateway import exchange as module
 from gateway.errors import Refused
 from gateway.exchange import NO_VERSION, Exchange, read_idempotency, read_if_match
+from gateway.repeats import RepeatsByService
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
+from servicekit.channel import RETRY_TOKENS, TOKENS_FOR_SUCCESS
 from servicekit.errors import KeyStillRunning, ServiceAway
 
 PLATFORM_ID, OTHER_PLATFORM_ID = uuid4(), uuid4()
@@ -55,7 +59,7 @@ class Rpc:
 
 
 def make_exchange(
-    caller: Caller | None = ADMIN, *, idempotency=None, is_repeatable=False, seconds: float = 5.0
+    caller: Caller | None = ADMIN, *, idempotency=None, is_repeatable=False, seconds: float = 5.0, repeats=None
 ) -> Exchange:
     return Exchange(
         caller,
@@ -69,6 +73,7 @@ def make_exchange(
         is_basic=False,
         is_repeatable=is_repeatable,
         stubs=None,
+        repeats=repeats or RepeatsByService(),
         live_state=None,
         pages=None,
     )
@@ -161,6 +166,30 @@ class TestAsk:
         with pytest.raises(Refused, match="RQ-111"):
             await make_exchange(idempotency=KEY).ask(rpc, REQUEST)
         assert len(rpc.calls) == 3
+
+    async def test_leaves_a_service_alone_that_mostly_fails_until_it_succeeds_again(self):
+        repeats = RepeatsByService()
+
+        async def attempts(*outcomes) -> int:
+            rpc = Rpc(*outcomes)
+            with contextlib.suppress(Refused):
+                await make_exchange(idempotency=KEY, repeats=repeats).ask(rpc, REQUEST)
+            return len(rpc.calls)
+
+        sent = [await attempts(*[grpc.StatusCode.UNAVAILABLE] * 3) for _ in range(40)]
+        assert (sent[0], sent[-1]) == (3, 1)
+        # Half of the tokens, and one more for each call.
+        assert sum(sent) == RETRY_TOKENS / 2 + sent.count(1)
+        successes = [await attempts(ANSWER) for _ in range(int(sent.count(1) / TOKENS_FOR_SUCCESS) + 20)]
+        assert set(successes) == {1}
+        assert await attempts(grpc.StatusCode.UNAVAILABLE, ANSWER) == 2
+
+    async def test_goes_on_repeating_what_another_service_is_asked(self):
+        repeats = RepeatsByService()
+        for _ in range(RETRY_TOKENS):
+            repeats.of(REQUEST).note_failure()
+        assert not repeats.of(REQUEST).are_allowed
+        assert repeats.of(GetDependantRequest()).are_allowed
 
     @pytest.mark.parametrize("status", [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL])
     async def test_asks_again_for_no_other_reason(self, status):

@@ -117,7 +117,7 @@ class Things:
         self.app.include_router(routes.router)
         self.app.state.gatekeeper = gatekeeper
         self.app.state.stubs = self
-        self.app.state.live_state = self.app.state.pages = None
+        self.app.state.live_state = self.app.state.pages = self.app.state.repeats = None
         self.full_service = ""
 
     def require_room(self, service: str) -> None:

@@ -9,6 +9,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from servicekit.server import LARGEST_ANSWER, LARGEST_REQUEST
 
+# What fails takes one of so many tokens, what succeeds brings some back, and nothing is retried while half are gone.
+RETRY_TOKENS = 100
+TOKENS_FOR_SUCCESS = 0.1
 READING_VERBS = ("Get", "List", "Check", "Resolve", "Verify")
 
 
@@ -54,7 +57,7 @@ def _service_config(services: Iterable[ServiceDescriptor]) -> str:
     ]
     config: dict[str, object] = {
         "loadBalancingConfig": [{"round_robin": {}}],
-        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+        "retryThrottling": {"maxTokens": RETRY_TOKENS, "tokenRatio": TOKENS_FOR_SUCCESS},
         # A replica that is about to stop says so first: nothing is sent there any more, and so nothing gets lost there.
         "healthCheckConfig": {"serviceName": ""},
     }

@@ -4,7 +4,6 @@ A command loads what it alone needs when it runs: Alembic would take a seventh o
 """
 
 import argparse
-import gc
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlalchemy import Table
 
 from servicekit.crypto import KeyRing
 from servicekit.data_keys import DataKeys
+from servicekit.garbage import spare_what_stays
 from servicekit.logs import configure_logs
 from servicekit.settings import (
     OwnerSettings,
@@ -35,7 +35,7 @@ def run(
 
     `replay_erasures` is given by services that hold personal data.
     """
-    gc.enable()
+    spare_what_stays()
     parser = argparse.ArgumentParser(prog=f"python -m {service}")
     parser.set_defaults(do=lambda _: uvloop.run(serve()))
     commands = parser.add_subparsers(metavar="command")

@@ -141,12 +141,11 @@ def _require_fit_for_production(setting: str, secret: str) -> None:
 class EnvironmentSettings(BaseSettings):
     """Settings that come from ``AAROKYA_…`` variables or the files that these name.
 
-    What stands under a field is what docs/operations.md says about it.
+    What stands under a field is what docs/operations.md says about it. A process does not read that, and builds only
+    the class that it needs: all this would take a twentieth of the time until it serves.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", defer_build=True, hide_input_in_errors=True)
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,57 @@
+"""When those who were refused may come back."""
+
+import pytest
+
+from gateway.comebacks import A_SECOND, LONGEST_S, Comebacks
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class TestComebacks:
+    def test_few_may_come_back_soon(self, clock):
+        comebacks = Comebacks(clock)
+        assert {comebacks.next_in() for _ in range(A_SECOND)} == {1}
+
+    def test_many_come_back_one_after_the_other(self, clock):
+        comebacks = Comebacks(clock)
+        told = [comebacks.next_in() for _ in range(4 * A_SECOND)]
+        assert told == sorted(told)
+        assert max(told) == 4
+        assert all(told.count(seconds) <= A_SECOND + 1 for seconds in range(2, 5))
+
+    def test_nobody_waits_for_too_long(self, clock):
+        comebacks = Comebacks(clock)
+        assert max(comebacks.next_in() for _ in range(100 * A_SECOND)) == LONGEST_S
+
+    def test_what_was_given_passes(self, clock):
+        comebacks = Comebacks(clock)
+        for _ in range(100 * A_SECOND):
+            comebacks.next_in()
+        clock.now += LONGEST_S / 2
+        assert LONGEST_S / 2 <= comebacks.next_in() <= LONGEST_S / 2 + 1
+        clock.now += LONGEST_S
+        assert comebacks.next_in() == 1
+
+    def test_a_crowd_that_keeps_to_it_asks_less_and_less_often(self, clock):
+        """Four hundred who are refused each time: with one second for all, each second would bring four hundred."""
+        comebacks = Comebacks(clock)
+        due = [clock.now] * 400
+        asked = 0
+        for _ in range(300):
+            clock.now += 0.1
+            for number, at in enumerate(due):
+                if at <= clock.now:
+                    asked += 1
+                    due[number] = clock.now + comebacks.next_in()
+        assert asked < 400 * 30 / 5
