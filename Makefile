@@ -50,8 +50,12 @@ chaos: dev ## Break a system on purpose, and check that it keeps its promises (1
 	@$(RUN) chaos --record $(ARGS)
 
 .PHONY: chaos-full
-chaos-full: dev ## The same at full length (75 minutes)
+chaos-full: dev ## The same at full length (80 minutes)
 	@$(RUN) chaos --scale full --record $(ARGS)
+
+.PHONY: bench
+bench: dev ## Measure CPU and latency beside what one would write instead (5 minutes, nothing else running)
+	@$(RUN) bench --record $(ARGS)
 
 .PHONY: generate
 generate: dev ## Generate Python from the protos, and the table of variables

@@ -65,7 +65,8 @@ class OtherEdges(Experiment):
                     took.append((seconds, where))
                     for done in during:
                         if done.service in spared:
-                            elsewhere.update(f"{where}, {done.kind}: {status}" for status in refusals([done]).elements())
+                            told = refusals([done]).elements()
+                            elsewhere.update(f"{where}, {done.kind}: {status}" for status in told)
                     await asyncio.sleep(CALM_S)
         verdict = await scene.verdict()
         longest, where = max(took)

@@ -25,7 +25,7 @@ from gateway.overload import Door
 from gateway.rate_limits import RateLimits
 from gateway.readiness import Readiness
 from gateway.refusals import Refusals
-from gateway.repeats import RepeatsByService
+from gateway.repeats import RepeatsByKind
 from gateway.routes import (
     accounts,
     audit_logs,
@@ -110,7 +110,7 @@ def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -
     state = app.state
     state.stubs = Stubs(settings, on_full=state.door.beware)
     state.door.lead_to(lambda: state.stubs.room)
-    state.repeats = RepeatsByService()
+    state.repeats = RepeatsByKind()
     # Anybody can make up keys, so asking about them takes nothing away from users.
     state.live_state = LiveState(bounded(state.stubs.identity), keys=bounded(state.stubs.identity))
     state.refusals = Refusals(state.stubs.identity)

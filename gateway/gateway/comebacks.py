@@ -1,11 +1,13 @@
 """When those whom the gateway had to refuse may come back: not all at once.
 
 Clients that keep to `Retry-After` and were all told one second ask again each second, all of them, for as long as they
-are refused. To refuse four hundred a second takes what they are waiting for. So each is given a time of its own, and
-these are as far apart as a gateway can take in besides all that comes anew.
+are refused. To refuse four hundred a second takes what they are waiting for. So times are given out one after the other,
+as far apart as a gateway can take in besides all that comes anew. Of a crowd that is larger than there are times within
+`LONGEST_S`, each gets any second of the later half of them. Why somebody was refused makes no difference.
 """
 
 import math
+import random
 import time
 from collections.abc import Callable
 
@@ -14,15 +16,17 @@ LONGEST_S = 10
 
 
 class Comebacks:
-    """The times that have been given, one after the other."""
+    """The times that have been given out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = 0.0
 
     def next_in(self) -> int:
-        """Give away the next time; return in how many seconds it is, at least one and at most `LONGEST_S`."""
+        """Give out the next time; return in how many seconds it is, at least one and at most `LONGEST_S`."""
         now = self._clock()
-        given = min(max(self._next, now), now + LONGEST_S)
+        given = max(self._next, now)
+        if given - now >= LONGEST_S:
+            return random.randint(LONGEST_S // 2 + 1, LONGEST_S)  # noqa: S311 - nobody gains by knowing it.
         self._next = given + 1 / A_SECOND
-        return min(max(1, math.ceil(given - now)), LONGEST_S)
+        return max(1, math.ceil(given - now))

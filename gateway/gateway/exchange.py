@@ -15,7 +15,7 @@ from starlette.responses import Response
 from gateway import messages
 from gateway.errors import Detail, Refused, from_rpc_error, is_typed
 from gateway.live_state import LiveState
-from gateway.repeats import RepeatsByService
+from gateway.repeats import RepeatsByKind
 from gateway.stubs import Stubs
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.deadline import MARGIN_S
@@ -62,7 +62,7 @@ class Exchange:
         is_basic: bool,
         is_repeatable: bool,
         stubs: Stubs,
-        repeats: RepeatsByService,
+        repeats: RepeatsByKind,
         live_state: LiveState,
         pages: PageTokens,
     ) -> None:
@@ -90,7 +90,7 @@ class Exchange:
 
         A write is only sent again when that can do no harm, as with an idempotency key: otherwise nobody knows whether
         the service that went away did it or not. And only when it may help: a service that says so late that it lacks
-        something has waited for that itself, and would wait as long again, and one that mostly fails is left alone.
+        something has waited for that itself, and would wait as long again. Nor while many of such requests fail.
 
         Raises:
             Refused: what the service refused, or that it did not answer.

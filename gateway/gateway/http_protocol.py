@@ -252,9 +252,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._owes_refusal = False
             self._has_turned_away = True
             brought = [value for name, value in self.headers if name == b"x-request-id"]
-            assert self._door is not None
-            told = {"Retry-After": str(self._door.comebacks.next_in())}
-            for message in messages_of(error_response("RQ-111", request_id_of(brought), headers=told)):
+            refusal = error_response("RQ-111", request_id_of(brought), headers=self._when_to_come_back("RQ-111"))
+            for message in messages_of(refusal):
                 _finish(self.cycle.send(cast(Any, message)))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -345,13 +344,19 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
 
     def _answer_and_close(self, code: str) -> None:
-        response = error_response(code, new_request_id(), headers={"Connection": "close"})
+        headers = {"Connection": "close", **self._when_to_come_back(code)}
+        response = error_response(code, new_request_id(), headers=headers)
         head = [STATUS_LINE[response.status_code]]
         for name, value in (*self.server_state.default_headers, *response.raw_headers, *SECURITY_HEADERS):
             head.extend((name, b": ", value, b"\r\n"))
         self.transport.write(b"".join((*head, b"\r\n", response.body)))
         self._deaf = True
         self.close_when_read()
+
+    def _when_to_come_back(self, code: str) -> dict[str, str]:
+        if code != "RQ-111" or self._door is None:
+            return {}
+        return {"Retry-After": str(self._door.comebacks.next_in())}
 
     def close_when_read(self) -> None:
         """Close; if the client is still sending, end our side and discard the rest for a moment.

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import grpc.aio
 from aarokya.identity.v1 import live_state_service_pb2_grpc as pb_grpc
 from aarokya.identity.v1.live_state_service_pb2 import (
     ApiKeyState,
+    BatchGetUserStatesRequest,
     GetUserStateRequest,
     ResolveApiKeyRequest,
     UserState,
@@ -18,6 +20,7 @@ from aarokya.identity.v1.live_state_service_pb2 import (
     WatchLiveStateResponse,
 )
 from gateway.errors import Refused
+from servicekit.batches import Batches
 from servicekit.caller import METADATA_KEY, system_call
 from servicekit.errors import ServiceAway
 from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
@@ -52,7 +55,7 @@ class LiveState:
         self._key_questions = Questions(self._clocks)
         self._users: LeasedCache[str, UserState] = LeasedCache(
             self._lease,
-            self._fetch_user,
+            Batches(self._fetch_user, self._fetch_users).get,
             tags_of=lambda state: (state.platform_id,),
             max_entries=MOST_USERS,
             max_age_s=USERS_USED_FOR_S,
@@ -137,6 +140,11 @@ class LiveState:
         request = GetUserStateRequest(user_id=user_id)
         response = await self._user_questions.ask(self._stub.GetUserState, request, CALL)
         return response.state if response.HasField("state") else None
+
+    async def _fetch_users(self, user_ids: Sequence[str]) -> dict[str, UserState]:
+        request = BatchGetUserStatesRequest(user_ids=user_ids)
+        response = await self._user_questions.ask(self._stub.BatchGetUserStates, request, CALL)
+        return {state.user_id: state for state in response.states}
 
     async def _ask_anything(self) -> None:
         # Who is refused for all the questions that are open learns from their answers.

@@ -9,8 +9,9 @@ from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
+from gateway.comebacks import A_SECOND
 from gateway.edge import MAX_BODY_BYTES, Edge
-from gateway.errors import Detail, Refused
+from gateway.errors import Detail, Refused, error_response
 from gateway.overload import Door
 
 
@@ -340,6 +341,30 @@ class TestLoad:
         assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "RQ-111", "1")
         for path in ("/livez", "/readyz"):
             assert (await call(edge, path=path)).status == 200
+
+    @pytest.mark.parametrize("by", ["the door", "a handler", "an exception"])
+    async def test_tells_a_crowd_that_is_refused_to_come_back_one_after_the_other(self, by):
+        class Late(Door):
+            def is_overloaded(self):
+                return by == "the door"
+
+        async def away(scope, receive, send):
+            if by == "an exception":
+                raise Refused("RQ-111")
+            await error_response("RQ-111", scope["state"]["request_id"])(scope, receive, send)
+
+        edge = Edge(away, door=Late())
+        told = [int((await call(edge)).headers["retry-after"]) for _ in range(3 * A_SECOND)]
+        assert (told[0], told[-1]) == (1, 3)
+        assert told == sorted(told)
+
+    async def test_tells_nobody_else_when_to_come_back(self):
+        async def answer(scope, receive, send):
+            await PlainTextResponse("", 504 if scope["path"] == "/late" else 503)(scope, receive, send)
+
+        edge = Edge(answer)
+        assert "retry-after" not in (await call(edge, path="/late")).headers
+        assert "retry-after" not in (await call(edge, path="/readyz")).headers
 
     async def test_takes_no_room_for_those_who_ask_whether_it_lives(self):
         goes_on = asyncio.Event()

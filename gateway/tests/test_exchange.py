@@ -16,7 +16,7 @@ from aarokya.records.v1.mrn_pb2 import Mrn
 from gateway import exchange as module
 from gateway.errors import Refused
 from gateway.exchange import NO_VERSION, Exchange, read_idempotency, read_if_match
-from gateway.repeats import RepeatsByService
+from gateway.repeats import TOKENS_A_SECOND, RepeatsByKind
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.channel import RETRY_TOKENS, TOKENS_FOR_SUCCESS
 from servicekit.errors import KeyStillRunning, ServiceAway
@@ -73,7 +73,7 @@ def make_exchange(
         is_basic=False,
         is_repeatable=is_repeatable,
         stubs=None,
-        repeats=repeats or RepeatsByService(),
+        repeats=repeats or RepeatsByKind(),
         live_state=None,
         pages=None,
     )
@@ -167,8 +167,8 @@ class TestAsk:
             await make_exchange(idempotency=KEY).ask(rpc, REQUEST)
         assert len(rpc.calls) == 3
 
-    async def test_leaves_a_service_alone_that_mostly_fails_until_it_succeeds_again(self):
-        repeats = RepeatsByService()
+    async def test_repeats_nothing_while_much_fails(self):
+        repeats = RepeatsByKind(lambda: 0.0)
 
         async def attempts(*outcomes) -> int:
             rpc = Rpc(*outcomes)
@@ -184,8 +184,23 @@ class TestAsk:
         assert set(successes) == {1}
         assert await attempts(grpc.StatusCode.UNAVAILABLE, ANSWER) == 2
 
-    async def test_goes_on_repeating_what_another_service_is_asked(self):
-        repeats = RepeatsByService()
+    async def test_repeats_again_after_some_time_without_calls(self):
+        now = 0.0
+        repeats = RepeatsByKind(lambda: now).of(REQUEST)
+        for _ in range(RETRY_TOKENS):
+            repeats.note_failure()
+        now = RETRY_TOKENS / 2 / TOKENS_A_SECOND
+        assert not repeats.are_allowed
+        now += 1
+        assert repeats.are_allowed
+        # No more than all of them come back.
+        now += 10 * RETRY_TOKENS
+        for _ in range(RETRY_TOKENS // 2):
+            repeats.note_failure()
+        assert not repeats.are_allowed
+
+    async def test_goes_on_repeating_what_else_is_asked(self):
+        repeats = RepeatsByKind(lambda: 0.0)
         for _ in range(RETRY_TOKENS):
             repeats.of(REQUEST).note_failure()
         assert not repeats.of(REQUEST).are_allowed

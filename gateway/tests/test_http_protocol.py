@@ -18,6 +18,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.comebacks import A_SECOND
 from gateway.edge import Edge
 from gateway.errors import REGISTRY
 from gateway.http_protocol import MAX_PIPELINED_REQUESTS, ConnectionLimits, server_config
@@ -551,6 +552,17 @@ class TestTurningAway:
         assert "connection" not in refused.headers
         assert last.headers["connection"] == "close"
         assert not served.application.reached
+
+    def test_tells_a_crowd_to_come_back_one_after_the_other(self, serve):
+        connection = serve(door=FullHouse()).connect()
+        told = []
+        for _ in range(2 * A_SECOND + 1):
+            connection.sendall(self.GET + b"\r\n")
+            (refused,) = parse_answers(read_until(connection, b"}}"))
+            told.append(int(refused.headers["retry-after"]))
+        # Some of the time that was given out first may be over.
+        assert told[0] == 1
+        assert 2 <= told[-1] <= 3
 
     def test_serves_the_connection_again_when_there_is_room(self, serve):
         door = FullHouse()

@@ -36,6 +36,10 @@ NEVER = float("-inf")
 _AWAY = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
+class Unimplemented(ServiceAway):
+    """The service is of a version that does not know such a question yet."""
+
+
 class Answer(Protocol):
     """A message with the optional field `seen_at`: when the question was seen."""
 
@@ -102,6 +106,7 @@ class Questions:
             call: who asks.
 
         Raises:
+            Unimplemented: the service does not know such questions.
             ServiceAway: the service does not answer, or not in time, or was silent up to now.
         """
         metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
@@ -111,6 +116,8 @@ class Questions:
                 response = await rpc(request, timeout=QUESTION_S, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 self._silence.note(error)
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    raise Unimplemented from error
                 if is_last or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise ServiceAway from error
             else:

@@ -45,6 +45,7 @@ SERVED = {
 # Everything else is the gateway's alone.
 ALLOWED = {
     "GetUserState": {"gateway", "records"},
+    "BatchGetUserStates": {"gateway", "records"},
     "WatchLiveState": {"gateway", "records"},
     "CheckMrnProvider": {"records"},
     "ApplyUserEvent": {"identity"},

@@ -6,9 +6,11 @@ isort:skip_file
 from aarokya.identity.v1 import api_key_pb2 as _api_key_pb2
 from aarokya.identity.v1 import platform_pb2 as _platform_pb2
 from aarokya.identity.v1 import user_pb2 as _user_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -78,6 +80,62 @@ class GetUserStateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__state) -> _WhichOneofReturnType__state | None: ...
 
 Global___GetUserStateResponse: _TypeAlias = GetUserStateResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetUserStatesRequest(_message.Message):
+    """Which users' states to answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The users' ids."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetUserStatesRequest: _TypeAlias = BatchGetUserStatesRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetUserStatesResponse(_message.Message):
+    """What decides on the users' rights."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    SEEN_AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserState]:
+        """The states in any order, without those of users whom there are not."""
+
+    @_builtins.property
+    def seen_at(self) -> Global___ReplicaMoment:
+        """When the question was seen."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___UserState] | None = ...,
+        seen_at: Global___ReplicaMoment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at", "seen_at", b"seen_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at", "seen_at", b"seen_at", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seen_at: _TypeAlias = _typing.Literal["seen_at"]  # noqa: Y015
+    _WhichOneofArgType__seen_at: _TypeAlias = _typing.Literal["_seen_at", b"_seen_at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seen_at) -> _WhichOneofReturnType__seen_at | None: ...
+
+Global___BatchGetUserStatesResponse: _TypeAlias = BatchGetUserStatesResponse  # noqa: Y015
 
 @_typing.final
 class UserState(_message.Message):

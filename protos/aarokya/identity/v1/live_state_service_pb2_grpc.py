@@ -40,6 +40,11 @@ class LiveStateServiceStub:
                 request_serializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.GetUserStateRequest.SerializeToString,
                 response_deserializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.GetUserStateResponse.FromString,
                 _registered_method=True)
+        self.BatchGetUserStates = channel.unary_unary(
+                '/aarokya.identity.v1.LiveStateService/BatchGetUserStates',
+                request_serializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.BatchGetUserStatesRequest.SerializeToString,
+                response_deserializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.BatchGetUserStatesResponse.FromString,
+                _registered_method=True)
         self.ResolveApiKey = channel.unary_unary(
                 '/aarokya.identity.v1.LiveStateService/ResolveApiKey',
                 request_serializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.ResolveApiKeyRequest.SerializeToString,
@@ -58,6 +63,13 @@ class LiveStateServiceServicer:
 
     def GetUserState(self, request, context):
         """GetUserState answers what decides on a user's rights.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetUserStates(self, request, context):
+        """BatchGetUserStates answers what decides on the rights of several users.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +97,11 @@ def add_LiveStateServiceServicer_to_server(servicer, server):
                     servicer.GetUserState,
                     request_deserializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.GetUserStateRequest.FromString,
                     response_serializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.GetUserStateResponse.SerializeToString,
+            ),
+            'BatchGetUserStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetUserStates,
+                    request_deserializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.BatchGetUserStatesRequest.FromString,
+                    response_serializer=aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.BatchGetUserStatesResponse.SerializeToString,
             ),
             'ResolveApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveApiKey,
@@ -125,6 +142,33 @@ class LiveStateService:
             '/aarokya.identity.v1.LiveStateService/GetUserState',
             aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.GetUserStateRequest.SerializeToString,
             aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.GetUserStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetUserStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aarokya.identity.v1.LiveStateService/BatchGetUserStates',
+            aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.BatchGetUserStatesRequest.SerializeToString,
+            aarokya_dot_identity_dot_v1_dot_live__state__service__pb2.BatchGetUserStatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class LiveStateServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LiveStateServiceAsyncStub: ...
     GetUserState: _grpc.UnaryUnaryMultiCallable[_live_state_service_pb2.GetUserStateRequest, _live_state_service_pb2.GetUserStateResponse]
     """GetUserState answers what decides on a user's rights."""
+    BatchGetUserStates: _grpc.UnaryUnaryMultiCallable[_live_state_service_pb2.BatchGetUserStatesRequest, _live_state_service_pb2.BatchGetUserStatesResponse]
+    """BatchGetUserStates answers what decides on the rights of several users."""
     ResolveApiKey: _grpc.UnaryUnaryMultiCallable[_live_state_service_pb2.ResolveApiKeyRequest, _live_state_service_pb2.ResolveApiKeyResponse]
     """ResolveApiKey finds the partner key of a presented secret."""
     WatchLiveState: _grpc.UnaryStreamMultiCallable[_live_state_service_pb2.WatchLiveStateRequest, _live_state_service_pb2.WatchLiveStateResponse]
@@ -49,6 +51,8 @@ class LiveStateServiceAsyncStub(LiveStateServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUserState: _aio.UnaryUnaryMultiCallable[_live_state_service_pb2.GetUserStateRequest, _live_state_service_pb2.GetUserStateResponse]  # type: ignore[assignment]
     """GetUserState answers what decides on a user's rights."""
+    BatchGetUserStates: _aio.UnaryUnaryMultiCallable[_live_state_service_pb2.BatchGetUserStatesRequest, _live_state_service_pb2.BatchGetUserStatesResponse]  # type: ignore[assignment]
+    """BatchGetUserStates answers what decides on the rights of several users."""
     ResolveApiKey: _aio.UnaryUnaryMultiCallable[_live_state_service_pb2.ResolveApiKeyRequest, _live_state_service_pb2.ResolveApiKeyResponse]  # type: ignore[assignment]
     """ResolveApiKey finds the partner key of a presented secret."""
     WatchLiveState: _aio.UnaryStreamMultiCallable[_live_state_service_pb2.WatchLiveStateRequest, _live_state_service_pb2.WatchLiveStateResponse]  # type: ignore[assignment]
@@ -66,6 +70,14 @@ class LiveStateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_live_state_service_pb2.GetUserStateResponse, _abc.Awaitable[_live_state_service_pb2.GetUserStateResponse]]:
         """GetUserState answers what decides on a user's rights."""
+
+    @_abc_1.abstractmethod
+    def BatchGetUserStates(
+        self,
+        request: _live_state_service_pb2.BatchGetUserStatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_live_state_service_pb2.BatchGetUserStatesResponse, _abc.Awaitable[_live_state_service_pb2.BatchGetUserStatesResponse]]:
+        """BatchGetUserStates answers what decides on the rights of several users."""
 
     @_abc_1.abstractmethod
     def ResolveApiKey(

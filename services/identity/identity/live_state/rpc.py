@@ -12,7 +12,7 @@ from aarokya.identity.v1 import live_state_service_pb2 as pb
 from aarokya.identity.v1.live_state_service_pb2_grpc import LiveStateServiceServicer
 from identity.live_state.changes import LiveStateChanges
 from identity.live_state.repository import PRESENTED_HASH
-from identity.live_state.service import find_key_state, find_user_state, note_key_use
+from identity.live_state.service import find_key_state, find_user_state, find_user_states, note_key_use
 from identity.models import SERVICE
 from identity.platforms.service import ApiKeyService
 from servicekit.caller import system_call
@@ -43,6 +43,15 @@ class LiveStateRpc(LiveStateServiceServicer):
         seen_at = self._changes.now()
         async with self._database.transaction(system_call(SERVICE)) as tx:
             return pb.GetUserStateResponse(state=await find_user_state(tx, UUID(request.user_id)), seen_at=seen_at)
+
+    @allow_peers(GATEWAY, "records")
+    async def BatchGetUserStates(
+        self, request: pb.BatchGetUserStatesRequest, context: Context
+    ) -> pb.BatchGetUserStatesResponse:
+        seen_at = self._changes.now()
+        async with self._database.transaction(system_call(SERVICE)) as tx:
+            states = await find_user_states(tx, [UUID(user_id) for user_id in request.user_ids])
+        return pb.BatchGetUserStatesResponse(states=states, seen_at=seen_at)
 
     @allow_peers(GATEWAY)
     async def ResolveApiKey(self, request: pb.ResolveApiKeyRequest, context: Context) -> pb.ResolveApiKeyResponse:

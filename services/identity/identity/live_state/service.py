@@ -1,5 +1,6 @@
 """What decides on rights at this moment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -9,7 +10,7 @@ from aarokya.identity.v1.live_state_service_pb2 import ApiKeyState, UserState
 from aarokya.identity.v1.platform_pb2 import PlatformStatus
 from aarokya.identity.v1.user_pb2 import UserStatus
 from identity.live_state import repository
-from servicekit.database import Transaction
+from servicekit.database import AnyRow, Transaction
 from servicekit.enum_text import number_of
 
 # Gateways use what they learned of a key for 30 s before they ask again; so together uses are known to a minute.
@@ -27,8 +28,15 @@ class FoundKey:
 async def find_user_state(tx: Transaction, user_id: UUID) -> UserState | None:
     """Return what decides on a user's rights."""
     row = await repository.find_user_state(tx, user_id)
-    if row is None:
-        return None
+    return None if row is None else _user_state(row)
+
+
+async def find_user_states(tx: Transaction, user_ids: Sequence[UUID]) -> list[UserState]:
+    """Return what decides on the rights of those users whom there are."""
+    return [_user_state(row) for row in await repository.find_user_states(tx, user_ids)]
+
+
+def _user_state(row: AnyRow) -> UserState:
     return UserState(
         user_id=str(row.id),
         platform_id=str(row.platform_id),

@@ -1,11 +1,13 @@
 """Where users stand, as identity says; remembered only as long as identity is heard."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import grpc.aio
 
 from aarokya.identity.v1 import live_state_service_pb2_grpc as pb_grpc
 from aarokya.identity.v1.live_state_service_pb2 import (
+    BatchGetUserStatesRequest,
     GetUserStateRequest,
     UserState,
     WatchLiveStateRequest,
@@ -14,6 +16,7 @@ from aarokya.identity.v1.live_state_service_pb2 import (
 from aarokya.identity.v1.user_pb2 import UserStatus
 from records.models import SERVICE
 from records.users.errors import UserUnknown, WrongUserStatus
+from servicekit.batches import Batches
 from servicekit.caller import METADATA_KEY, Call, system_call
 from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
 from servicekit.questions import Questions
@@ -37,7 +40,7 @@ class UserStates:
         lease = Lease()
         self._users: LeasedCache[str, UserState] = LeasedCache(
             lease,
-            self._fetch,
+            Batches(self._fetch, self._fetch_many).get,
             tags_of=lambda state: (state.platform_id,),
             max_entries=MOST_USERS,
             max_age_s=USERS_USED_FOR_S,
@@ -90,6 +93,11 @@ class UserStates:
         request = GetUserStateRequest(user_id=user_id)
         response = await self._questions.ask(self._stub.GetUserState, request, CALL)
         return response.state if response.HasField("state") else None
+
+    async def _fetch_many(self, user_ids: Sequence[str]) -> dict[str, UserState]:
+        request = BatchGetUserStatesRequest(user_ids=user_ids)
+        response = await self._questions.ask(self._stub.BatchGetUserStates, request, CALL)
+        return {state.user_id: state for state in response.states}
 
     def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:
         return self._stub.WatchLiveState(WatchLiveStateRequest(), metadata=((METADATA_KEY, CALL.to_bytes()),))

@@ -1,0 +1,118 @@
+"""Questions that come while others are on their way go out together."""
+
+import asyncio
+
+import pytest
+
+from servicekit import batches as module
+from servicekit.batches import AT_ONCE, MOST_QUESTIONS, Batches
+from servicekit.errors import ServiceAway
+from servicekit.questions import Unimplemented
+
+
+class Service:
+    """Is asked; answers when it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.goes_on = asyncio.Event()
+        self.error: Exception | None = None
+        self.knows_many = True
+
+    async def one(self, question: str) -> str | None:
+        return (await self._answer([question])).get(question)
+
+    async def many(self, questions: list[str]) -> dict[str, str]:
+        if not self.knows_many:
+            raise Unimplemented
+        return await self._answer(questions)
+
+    async def _answer(self, questions: list[str]) -> dict[str, str]:
+        self.asked.append(list(questions))
+        await self.goes_on.wait()
+        if self.error is not None:
+            raise self.error
+        return {question: f"state of {question}" for question in questions if question != "nobody"}
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def batches(service: Service, monkeypatch) -> Batches[str, str]:
+    # Nothing goes out because of time alone.
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 60.0)
+    return Batches(service.one, service.many)
+
+
+async def ask(batches: Batches[str, str], *questions: str) -> list[asyncio.Task[str | None]]:
+    tasks = [asyncio.create_task(batches.get(question)) for question in questions]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return tasks
+
+
+class TestBatches:
+    async def test_asks_at_once_when_nothing_is_on_its_way(self, batches, service):
+        service.goes_on.set()
+        assert await batches.get("a") == "state of a"
+        assert await batches.get("nobody") is None
+        assert service.asked == [["a"], ["nobody"]]
+
+    async def test_asks_together_what_comes_meanwhile(self, batches, service):
+        tasks = await ask(batches, *"abcde", "nobody")
+        assert service.asked == [[question] for question in "ab"]
+        assert len(service.asked) == AT_ONCE
+        service.goes_on.set()
+        assert await asyncio.gather(*tasks) == [*(f"state of {question}" for question in "abcde"), None]
+        assert service.asked[AT_ONCE:] == [["c", "d", "e", "nobody"]]
+
+    async def test_asks_once_what_many_want_to_know_and_again_what_is_on_its_way(self, batches, service):
+        tasks = await ask(batches, "a", "b", "c", "c", "a")
+        service.goes_on.set()
+        assert await asyncio.gather(*tasks) == [f"state of {question}" for question in "abcca"]
+        # What was asked before this question may be answered with what no longer holds.
+        assert service.asked == [["a"], ["b"], ["c", "a"]]
+
+    async def test_does_not_wait_for_a_replica_that_hangs(self, service, monkeypatch):
+        monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.001)
+        tasks = await ask(Batches(service.one, service.many), *"abcd")
+        async with asyncio.timeout(5):
+            while len(service.asked) == AT_ONCE:
+                await asyncio.sleep(0.001)
+        assert service.asked[AT_ONCE:] == [["c", "d"]]
+        service.goes_on.set()
+        await asyncio.gather(*tasks)
+
+    async def test_asks_about_no_more_than_so_many_at_once(self, batches, service):
+        tasks = await ask(batches, *map(str, range(2 * MOST_QUESTIONS + AT_ONCE + 3)))
+        service.goes_on.set()
+        await asyncio.gather(*tasks)
+        assert sorted(map(len, service.asked)) == [1, 1, 3, MOST_QUESTIONS, MOST_QUESTIONS]
+
+    async def test_tells_all_who_wait_of_a_failure_and_goes_on(self, batches, service):
+        tasks = await ask(batches, *"abcd")
+        service.error = ServiceAway()
+        service.goes_on.set()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(outcome, ServiceAway)
+        service.error = None
+        assert await batches.get("c") == "state of c"
+
+    async def test_one_who_goes_away_takes_nothing_from_the_others(self, batches, service):
+        tasks = await ask(batches, "a", "b", "c", "c", "d")
+        tasks[2].cancel()
+        tasks[0].cancel()
+        service.goes_on.set()
+        assert await tasks[3] == "state of c"
+        assert await tasks[4] == "state of d"
+        assert await tasks[1] == "state of b"
+
+    async def test_asks_one_by_one_who_does_not_know_the_question(self, batches, service):
+        service.knows_many = False
+        tasks = await ask(batches, *"abcd")
+        service.goes_on.set()
+        assert await asyncio.gather(*tasks) == [f"state of {question}" for question in "abcd"]
+        assert sorted(service.asked) == [["a"], ["b"], ["c"], ["d"]]
