@@ -11,6 +11,9 @@ from typing import cast
 import psutil
 
 CONNECTIONS = 32
+# So long one waits for the last answers, and then for what the servers still do of what they were asked.
+PATIENCE_S = 30.0
+SETTLE_S = 1.5
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -57,7 +60,7 @@ class Measured:
         return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def put_load(port: int, pids: Sequence[int], following: Next, seconds: float) -> Measured:
+async def put_load(port: int, pids: Sequence[int], following: Next, seconds: float, most: int) -> Measured:
     """Send requests for some time, and measure what that took.
 
     Args:
@@ -65,17 +68,29 @@ async def put_load(port: int, pids: Sequence[int], following: Next, seconds: flo
         pids: the processes whose CPU counts.
         following: makes the requests.
         seconds: how long; what was begun by then is waited for.
+        most: how many requests at most.
+
+    Raises:
+        TimeoutError: answers do not come.
     """
     loop = asyncio.get_running_loop()
     measured = Measured()
-    until = time.perf_counter() + seconds
     before, began = _cpu_s(pids), time.perf_counter()
+    until = began + seconds
+    left = iter(range(most))
+
+    def next_or_none() -> bytes | None:
+        is_over = time.perf_counter() >= until or next(left, None) is None
+        return None if is_over else following()
+
     connections = [
-        (await loop.create_connection(lambda: _Connection(following, measured, until), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: _Connection(next_or_none, measured), "127.0.0.1", port))[1]
         for _ in range(CONNECTIONS)
     ]
-    await asyncio.gather(*(connection.ended for connection in connections))
+    async with asyncio.timeout(seconds + PATIENCE_S):
+        await asyncio.gather(*(connection.ended for connection in connections))
     measured.lasted_s = time.perf_counter() - began
+    await asyncio.sleep(SETTLE_S)
     measured.cpu_s = _cpu_s(pids) - before
     return measured
 
@@ -88,11 +103,10 @@ def _cpu_s(pids: Sequence[int]) -> float:
 class _Connection(asyncio.Protocol):
     """One kept connection."""
 
-    def __init__(self, following: Next, measured: Measured, until: float) -> None:
+    def __init__(self, following: Callable[[], bytes | None], measured: Measured) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._following = following
         self._measured = measured
-        self._until = until
         self._received = b""
         self._sent_at = 0.0
 
@@ -101,8 +115,13 @@ class _Connection(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
+        request = self._following()
+        if request is None:
+            self.ended.set_result(None)
+            self._transport.close()
+            return
         self._sent_at = time.perf_counter()
-        self._transport.write(self._following())
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -114,11 +133,7 @@ class _Connection(asyncio.Protocol):
         self._received = b""
         self._measured.seconds.append(now - self._sent_at)
         self._measured.statuses[int(head[9:12])] += 1
-        if now < self._until:
-            self._send()
-        else:
-            self.ended.set_result(None)
-            self._transport.close()
+        self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():

@@ -32,6 +32,7 @@ class Gender(StrEnum):
 
 
 class Relationship(StrEnum):
+    SELF = "SELF"
     FATHER = "FATHER"
     MOTHER = "MOTHER"
     SPOUSE = "SPOUSE"
@@ -156,7 +157,8 @@ async def open_session() -> AsyncIterator[AsyncSession]:
         yield session
 
 
-Session = Annotated[AsyncSession, Depends(open_session)]
+# It commits before the answer goes out.
+Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 
 
 async def signed_in(
@@ -201,6 +203,8 @@ async def lock_family(session: AsyncSession, user: User) -> None:
 
 
 def require_rules(user: User, person: Dependant, family: list[Dependant]) -> None:
+    if person.relationship == Relationship.SELF:
+        raise HTTPException(409, "SELF is the user")
     today = datetime.now(UTC).date()
     if person.date_of_birth > today or today.year - person.date_of_birth.year > 120:
         raise HTTPException(422, "age")
@@ -239,7 +243,8 @@ async def get_dependant(user: Self, session: Session, dependant_id: UUID) -> Dep
 async def create_dependant(user: Self, session: Session, wanted: DependantIn) -> Dependant:
     await lock_family(session, user)
     family = await family_of(session, user)
-    if len(family) >= MOST_DEPENDANTS:
+    if len(family) > MOST_DEPENDANTS:
+        # SELF does not count.
         raise HTTPException(409, "the family is full")
     now = datetime.now(UTC).replace(tzinfo=None)
     dependant = Dependant(

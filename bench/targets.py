@@ -42,6 +42,9 @@ RELATIVES = 4
 MOST_RELATIVES = 20
 # So many people are signed up at once.
 AT_ONCE = 8
+SEED = 1
+ATTEMPTS = 10
+TOKEN_S = 86_400
 
 
 class BenchFailed(Exception):
@@ -65,7 +68,7 @@ class Target:
     port: int
     pids: Sequence[int]
     people: list[Person]
-    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    rng: random.Random = field(default_factory=lambda: random.Random(SEED))
     # The first names are taken.
     _marks: itertools.count[int] = field(default_factory=lambda: itertools.count(RELATIVES))
     _turns: itertools.cycle[Person] = field(init=False)
@@ -117,7 +120,7 @@ def aarokya(data: Path, people: int) -> Iterator[Target]:
         BenchFailed: it does not start, or does not take them.
     """
     environment = {
-        **os.environ,
+        **{name: text for name, text in os.environ.items() if not name.startswith("AAROKYA_")},
         "AAROKYA_DATA_DIR": str(data),
         "AAROKYA_HTTP_PORT": "0",
         "AAROKYA_RATE_LIMITS": "off",
@@ -136,13 +139,20 @@ def aarokya(data: Path, people: int) -> Iterator[Target]:
 
 def _join(client: httpx.Client, admin_key: str, people: int) -> list[Person]:
     def made(path: str, headers: Mapping[str, str], body: object) -> Any:
-        answer = client.post(path, headers=headers, json=body)
+        keyed = {**headers, "Idempotency-Key": str(uuid4())}
+        for _ in range(ATTEMPTS):
+            answer = client.post(path, headers=keyed, json=body)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            # Who has just joined may have to wait for SELF before a relative is added.
+            time.sleep(float(answer.headers["retry-after"]))
         if answer.is_error:
             raise BenchFailed(f"POST {path}: {answer.text}")
         return answer.json()
 
     admin = {"admin-api-key": admin_key}
-    platform_id = made("/platforms", admin, {"name": f"Bench {uuid4()}", "max_dependants": MOST_RELATIVES})["id"]
+    wanted = {"name": f"Bench {uuid4()}", "max_dependants": MOST_RELATIVES, "token_ttl_seconds": TOKEN_S}
+    platform_id = made("/platforms", admin, wanted)["id"]
     secret = made(f"/platforms/{platform_id}/api_keys", admin, {"name": "bench"})["secret"]
 
     def join(number: int) -> Person:
@@ -204,22 +214,23 @@ def _fill(dsn: str, key: str, people: int) -> list[Person]:
             version=1,
             **_with_date(PROFILE),
         )
+        said: list[dict[str, str]] = [{**PROFILE, "relationship": "SELF"}]
+        said += [{**RELATIVE, "last_name": _nth_name(relative)} for relative in range(RELATIVES)]
         family = [
             Dependant(
                 id=uuid4(),
                 version=1,
                 user_id=user.id,
-                last_name=_nth_name(relative),
                 status="active",
                 first_created_at=now,
                 created_at=now,
-                **_with_date(RELATIVE),
+                **_with_date(fields),
             )
-            for relative in range(RELATIVES)
+            for fields in said
         ]
-        claims = {"sub": str(user.id), "generation": 1, "aud": AUDIENCE, "exp": int(time.time()) + 86_400}
+        claims = {"sub": str(user.id), "generation": 1, "aud": AUDIENCE, "exp": int(time.time()) + TOKEN_S}
         token = jwt.encode(claims, key, ALGORITHM)
-        joined.append(Person(str(user.id), token, [str(relative.id) for relative in family]))
+        joined.append(Person(str(user.id), token, [str(relative.id) for relative in family[1:]]))
         rows += [user, *family]
     engine = create_engine(dsn)
     Base.metadata.create_all(engine)

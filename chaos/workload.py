@@ -303,6 +303,10 @@ class Workload:
     def _new_key(self) -> str:
         return f"{self.seed}-{self.marker()}"
 
+    def give_key(self, operation: Operation) -> None:
+        """Make a POST safe to repeat."""
+        operation.key = operation.key or self._new_key()
+
     # What is asked for.
 
     async def register(self) -> Person | None:
@@ -376,7 +380,10 @@ class Workload:
 
     def new_mrn(self) -> Operation:
         """Link an MRN to a dependant that has none."""
-        person, dependant_id = self._unlinked.pop(self._rng.randrange(len(self._unlinked)))
+        return self.new_link(*self._unlinked.pop(self._rng.randrange(len(self._unlinked))))
+
+    def new_link(self, person: Person, dependant_id: str) -> Operation:
+        """Link an MRN to a dependant."""
         name = self.marker()
         body = {"dependant_id": dependant_id, "benefit_provider_id": self.provider_id, "mrn": name}
         return Operation("link mrn", "POST", "/mrns", person.headers, body, name, person, self.key())
@@ -520,7 +527,7 @@ class Workload:
             return None
         operation = self._make(kind, person)
         if operation.method == "POST":
-            operation.key = operation.key or self._new_key()
+            self.give_key(operation)
         await self.run(operation)
         if kind == "add dependant":
             self._note_dependant(person, operation)

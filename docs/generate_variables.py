@@ -7,7 +7,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
@@ -68,7 +68,7 @@ def table() -> str:
             if issubclass(base, EnvironmentSettings):
                 texts |= {name: text for name, text in _said_in(base).items() if name not in texts}
     rows = (
-        f"| `{PREFIX}{name.upper()}` | {_who(readers[name])} | {_default(field)} | {texts[name]} |"
+        f"| `{PREFIX}{name.upper()}` | {_who(readers[name])} | {_default(field)} | {_text(name, texts)} |"
         for name, field in fields.items()
     )
     return "\n".join(["| variable | who | default | what |", "|---|---|---|---|", *rows, ""])
@@ -93,6 +93,12 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, Enum):
         value = value.value
     return "none" if value in (None, "", []) else f"`{value}`"
+
+
+def _text(name: str, texts: Mapping[str, str]) -> str:
+    if name not in texts:
+        sys.exit(f"nothing stands under {name} in the settings class that has it")
+    return texts[name]
 
 
 def _said_in(settings: type[EnvironmentSettings]) -> dict[str, str]:

@@ -19,13 +19,14 @@ from chaos.experiment import Experiment, Finding, Scene
 from chaos.experiments import narrow_rights, old_and_new
 from chaos.experiments.narrow_rights import NarrowRights
 from chaos.experiments.old_and_new import STEPS, OldAndNew, add_migration, lay_out_newer, unchanged
+from chaos.experiments.other_edges import SPARES, Phase, errors_elsewhere
 from chaos.experiments.spoilt_edge import SpoiltEdge
 from chaos.proxy import Faults
 from chaos.rig import ROOT
 from chaos.rights import LAST, REFUSED, Ended, Heard, judge
 from chaos.scales import SCALES
 from chaos.tests.gateways import Gateways, refuse, spell
-from chaos.workload import MIX, Workload
+from chaos.workload import MIX, Attempt, Operation, Workload
 
 
 @pytest.mark.parametrize("only", ["99", "1,99", "", "x"])
@@ -47,6 +48,30 @@ def test_results_name_the_revision() -> None:
 def test_every_scale_has_every_experiment() -> None:
     for experiments in SCALES.values():
         assert [experiment.number for experiment in experiments] == [*range(1, 14), 15, 16, 14]
+
+
+@pytest.mark.parametrize(
+    ("kind", "began", "status", "is_counted"),
+    [
+        ("read user", 10.0, "503 RQ-111", True),
+        # Whoever hangs and is answered, or not, long after the edge has healed.
+        ("list accounts", 11.9, "504 RQ-112", True),
+        ("add account", 11.0, "no answer: TimeoutError", True),
+        ("add account", 11.0, "201", False),
+        # What the edge is for.
+        ("link mrn", 11.0, "503 RQ-111", False),
+        # Sent when the edge was well.
+        ("read user", 9.9, "503 RQ-111", False),
+        ("read user", 12.0, "503 RQ-111", False),
+    ],
+)
+def test_errors_where_an_edge_is_not_needed(kind: str, began: float, status: str, is_counted: bool) -> None:
+    operation = Operation(kind, "GET", "/", {}, attempts=[Attempt(status, began, 5.0)])
+    phases = [Phase("records-catalogue slow", SPARES["records-catalogue"], 10.0, 12.0)]
+
+    errors = errors_elsewhere([operation], phases)
+
+    assert errors == ({f"records-catalogue slow, {kind}: {status}": 1} if is_counted else {})
 
 
 class Quiet(Experiment):

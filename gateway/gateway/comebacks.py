@@ -1,9 +1,9 @@
 """When those whom the gateway had to refuse may come back: not all at once.
 
 Clients that keep to `Retry-After` and were all told one second ask again each second, all of them, for as long as they
-are refused. To refuse four hundred a second takes what they are waiting for. So times are given out one after the other,
-as far apart as a gateway can take in besides all that comes anew. Of a crowd that is larger than there are times within
-`LONGEST_S`, each gets any second of the later half of them. Why somebody was refused makes no difference.
+are refused. To refuse four hundred a second takes what they are waiting for. So times are given out one after the
+other, as far apart as a gateway can take in besides all that comes anew. Of a crowd that is larger than there are times
+within `LONGEST_S`, each gets any second of the later half of them. Why somebody was refused makes no difference.
 """
 
 import math

@@ -1,8 +1,9 @@
 """How often a gateway may send requests again to a service that fails, so that its repeats do not keep it down.
 
-A bucket of tokens for each kind of request, as gRPC has one for the reads that a channel retries (gRFC A6): who was away
-takes a token, a success brings back a tenth of one, and while half of them are gone nothing is sent again. That happens
-when for some time more than one in eleven fails. A token comes back each second as well, because there may be few calls.
+A bucket of tokens for each kind of request, as gRPC has one for the reads that a channel retries (gRFC A6): who was
+away takes a token, a success brings back a tenth of one, and while half of them are gone nothing is sent again. That
+happens when for some time more than one in eleven fails. A token comes back each second as well, because there may be
+few calls.
 """
 
 import time

@@ -13,6 +13,7 @@ import pytest
 
 from aarokya.identity.v1.live_state_service_pb2 import (
     ApiKeyState,
+    BatchGetUserStatesResponse,
     GetUserStateResponse,
     ReplicaMoment,
     ResolveApiKeyResponse,
@@ -54,6 +55,8 @@ class Identity(LiveStateServiceServicer):
         self.replica_id = ""
         self.opens_in_s = 0.0
         self.late_s = 0.0
+        # One of the version before is asked about each user by itself.
+        self.knows_batches = False
 
     def _now(self, ago_s: float = 0.0) -> ReplicaMoment | None:
         clock_us = int((time.monotonic() - 500 - ago_s) * 1_000_000)
@@ -70,6 +73,15 @@ class Identity(LiveStateServiceServicer):
         seen_at = self._now()
         await self._answer(request.user_id, context)
         return GetUserStateResponse(state=self.users.get(request.user_id), seen_at=seen_at)
+
+    async def BatchGetUserStates(self, request: Any, context: Any) -> BatchGetUserStatesResponse:
+        if not self.knows_batches:
+            await self.goes_on.wait()
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "what is that?")
+        seen_at = self._now()
+        await self._answer(" ".join(request.user_ids), context)
+        known = [self.users[user_id] for user_id in request.user_ids if user_id in self.users]
+        return BatchGetUserStatesResponse(states=known, seen_at=seen_at)
 
     async def ResolveApiKey(self, request: Any, context: Any) -> ResolveApiKeyResponse:
         seen_at = self._now()
@@ -156,6 +168,28 @@ class TestUserState:
         state = await live_state.user_state(RAVI, fresh=True)
         assert state is not None
         assert state.token_generation == 1
+
+    @pytest.mark.parametrize("knows_batches", [True, False])
+    async def test_asks_together_about_those_who_come_at_once(
+        self, live_state: LiveState, identity: Identity, knows_batches: bool
+    ) -> None:
+        identity.knows_batches = knows_batches
+        users = [f"0199aaaa-1111-7000-8000-{number:012d}" for number in range(20)]
+        stranger = users.pop()
+        identity.users |= {user_id: UserState(user_id=user_id, platform_id="p1") for user_id in users}
+        identity.goes_on.clear()
+        asking = [asyncio.create_task(live_state.user_state(user_id)) for user_id in (*users, stranger)]
+        await asyncio.sleep(0.05)
+        identity.goes_on.set()
+        *states, unknown = await asyncio.gather(*asking)
+        assert (states, unknown) == ([identity.users[user_id] for user_id in users], None)
+        assert sorted(" ".join(identity.asked).split()) == sorted([*users, stranger])
+        assert (len(identity.asked) < len(users)) == knows_batches
+        # All of them are remembered, and forgotten one by one.
+        identity.asked.clear()
+        await identity.say(user_id=users[7])
+        await asyncio.gather(*(live_state.user_state(user_id) for user_id in users))
+        assert identity.asked == [users[7]]
 
     async def test_speaks_in_the_gateways_name(self, live_state: LiveState, identity: Identity) -> None:
         await live_state.user_state(RAVI)

@@ -14,6 +14,7 @@ import pytest
 from aarokya.identity.v1.api_key_pb2 import ApiKeyStatus
 from aarokya.identity.v1.live_state_service_pb2 import (
     ApiKeyState,
+    BatchGetUserStatesRequest,
     GetUserStateRequest,
     ResolveApiKeyRequest,
     UserState,
@@ -102,6 +103,33 @@ class TestGetUserState:
                     timeout=5,
                 )
                 assert await call.code() == expected
+
+
+class TestBatchGetUserStates:
+    async def test_tells_of_each_what_is_told_of_one(self, identity: Any) -> None:
+        platforms = [await identity.create_platform(max_dependants=count) for count in (3, 5)]
+        users = [await identity.create_user(platform) for platform in (*platforms, *platforms)]
+        await deactivate(identity, users[0].id)
+        request = BatchGetUserStatesRequest(user_ids=[*(user.id for user in users), str(uuid4())])
+        response = await identity.live_state.BatchGetUserStates(request, metadata=said_by(GATEWAY), timeout=5)
+        told = {state.user_id: state for state in response.states}
+        assert told == {user.id: await user_state(identity, user.id) for user in users}
+        assert response.HasField("seen_at")
+
+    @pytest.mark.parametrize(
+        ("peer", "expected"),
+        [
+            ("gateway", grpc.StatusCode.OK),
+            ("records", grpc.StatusCode.OK),
+            ("catalogue", grpc.StatusCode.PERMISSION_DENIED),
+        ],
+    )
+    async def test_is_told_to_gateway_and_records_only(self, identity_server: Any, peer: str, expected: Any) -> None:
+        async with identity_server.channel(peer) as channel:
+            get_states = channel.unary_unary("/aarokya.identity.v1.LiveStateService/BatchGetUserStates")
+            request = BatchGetUserStatesRequest(user_ids=[str(uuid4())]).SerializeToString()
+            call = get_states(request, metadata=said_by(system_call(peer)), timeout=5)
+            assert await call.code() == expected
 
 
 class TestResolveApiKey:
