@@ -143,7 +143,7 @@ class LiveState:
 
     async def _fetch_users(self, user_ids: Sequence[str]) -> dict[str, UserState]:
         request = BatchGetUserStatesRequest(user_ids=user_ids)
-        response = await self._user_questions.ask(self._stub.BatchGetUserStates, request, CALL)
+        response = await self._user_questions.ask_about_many(self._stub.BatchGetUserStates, request, CALL)
         return {state.user_id: state for state in response.states}
 
     async def _ask_anything(self) -> None:

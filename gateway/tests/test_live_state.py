@@ -322,10 +322,13 @@ class TestIdentityNotHeard:
         running.cancel()
         await asyncio.wait([running])
 
+    @pytest.mark.parametrize("knows_batches", [True, False])
     async def test_asks_little_while_identity_stands_still_and_much_once_it_is_heard(
-        self, live_state: LiveState, identity: Identity
+        self, live_state: LiveState, identity: Identity, knows_batches: bool
     ) -> None:
-        people = {f"0199aaaa-1111-7000-8000-{number:012}": UserState(platform_id="p1") for number in range(200)}
+        identity.knows_batches = knows_batches
+        ids = [f"0199aaaa-1111-7000-8000-{number:012}" for number in range(200)]
+        people = {user_id: UserState(user_id=user_id, platform_id="p1") for user_id in ids}
         identity.users.update(people)
         identity.goes_on.clear()
         await heard(live_state, False)

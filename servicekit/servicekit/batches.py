@@ -6,9 +6,10 @@ millisecond; one for ten hardly more than one.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextvars import Context, copy_context
 from typing import Generic, TypeVar
 
-from servicekit.questions import Unimplemented
+from servicekit.questions import Unanswerable
 
 Question = TypeVar("Question", bound=Hashable)
 State = TypeVar("State")
@@ -17,7 +18,7 @@ State = TypeVar("State")
 AT_ONCE = 2
 # and so long they wait at most: a replica that hangs keeps only those who were sent to it.
 LONGEST_WAIT_S = 0.02
-MOST_QUESTIONS = 100
+MOST_QUESTIONS = 50
 
 
 class Batches(Generic[Question, State]):
@@ -32,12 +33,14 @@ class Batches(Generic[Question, State]):
 
         Args:
             ask_one: returns a state, None when there is none.
-            ask_many: returns the states that there are; it is asked for `MOST_QUESTIONS` at most, each once. When the
-                service does not know this question, it raises Unimplemented, and `ask_one` is asked instead.
+            ask_many: returns the states that there are; it is asked for `MOST_QUESTIONS` at most, each once. When it
+                raises Unanswerable, `ask_one` is asked about each.
         """
         self._ask_one = ask_one
         self._ask_many = ask_many
         self._waiting: dict[Question, asyncio.Future[State | None]] = {}
+        # What goes out is traced as the first of those who wait.
+        self._context: Context | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -46,6 +49,8 @@ class Batches(Generic[Question, State]):
         answer = self._waiting.get(question)
         if answer is None:
             loop = asyncio.get_running_loop()
+            if not self._waiting:
+                self._context = copy_context()
             answer = self._waiting[question] = loop.create_future()
             if len(self._calls) < AT_ONCE or len(self._waiting) >= MOST_QUESTIONS:
                 self._send()
@@ -62,36 +67,49 @@ class Batches(Generic[Question, State]):
         if not self._waiting:
             return
         batch, self._waiting = self._waiting, {}
-        call = asyncio.create_task(self._call(batch))
+        call = asyncio.create_task(self._call(batch), context=self._context)
         self._calls.add(call)
         call.add_done_callback(self._end)
 
     def _end(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        self._send()
+        if not call.cancelled():
+            self._send()
 
     async def _call(self, batch: Mapping[Question, asyncio.Future[State | None]]) -> None:
         try:
-            states = await self._states(list(batch))
-        except asyncio.CancelledError:
+            await self._answer(batch)
+        finally:
+            # Without an answer it was stopped, as everything is.
             for answer in batch.values():
                 answer.cancel()
-            raise
-        except Exception as error:  # noqa: BLE001 - it is for those who wait.
-            for answer in batch.values():
-                answer.set_exception(error)
-                # Nobody may be left who does.
-                answer.exception()
+
+    async def _answer(self, batch: Mapping[Question, asyncio.Future[State | None]]) -> None:
+        if len(batch) > 1:
+            try:
+                states = await self._ask_many(list(batch))
+            except Unanswerable:
+                # One of an earlier version does not know the question, and one about whom nothing can be told must
+                # not take the answers of all the others away.
+                await asyncio.gather(*(self._answer_one(question, answer) for question, answer in batch.items()))
+            except Exception as error:  # noqa: BLE001 - it is for those who wait.
+                for answer in batch.values():
+                    _fail(answer, error)
+            else:
+                for question, answer in batch.items():
+                    answer.set_result(states.get(question))
         else:
             for question, answer in batch.items():
-                answer.set_result(states.get(question))
+                await self._answer_one(question, answer)
 
-    async def _states(self, questions: Sequence[Question]) -> Mapping[Question, State | None]:
-        if len(questions) > 1:
-            try:
-                return await self._ask_many(questions)
-            except Unimplemented:
-                # It is of an earlier version.
-                pass
-        states = await asyncio.gather(*map(self._ask_one, questions))
-        return dict(zip(questions, states, strict=True))
+    async def _answer_one(self, question: Question, answer: asyncio.Future[State | None]) -> None:
+        try:
+            answer.set_result(await self._ask_one(question))
+        except Exception as error:  # noqa: BLE001 - it is for those who wait.
+            _fail(answer, error)
+
+
+def _fail(answer: asyncio.Future[State | None], error: Exception) -> None:
+    answer.set_exception(error)
+    # Nobody may be left who waits for it.
+    answer.exception()

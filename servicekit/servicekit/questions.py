@@ -32,12 +32,13 @@ PROBE_EVERY_S = 0.1
 # When nobody asked for so long, what was before tells nothing of now. Nor does it when this process stood still.
 LATELY_S = 1.0
 NEVER = float("-inf")
+_NO_ANSWER_TO_THIS = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 # With these, nobody answered, or somebody who has no database.
 _AWAY = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
-class Unimplemented(ServiceAway):
-    """The service is of a version that does not know such a question yet."""
+class Unanswerable(ServiceAway):
+    """The service does not know such a question yet, or cannot answer this one; or it is not to be asked so much."""
 
 
 class Answer(Protocol):
@@ -80,6 +81,12 @@ class Silence:
         self._asked_at = now
         return now
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the service has been silent up to now, so that it is asked only now and then."""
+        now, since = self._clock(), self._unanswered_since
+        return since is not None and now - since >= SILENT_S and now - self._asked_at < LATELY_S
+
     def end(self) -> None:
         """Take in that the service has just said something."""
         self._unanswered_since = None
@@ -97,6 +104,18 @@ class Questions:
         self._clocks = clocks
         self._silence = Silence(clocks.now)
 
+    async def ask_about_many(self, rpc: Callable[..., Awaitable[Response]], request: Message, call: Call) -> Response:
+        """Ask as `ask` does for the states of many.
+
+        Raises:
+            Unanswerable: each may be asked for by itself instead. So it is with a service that is silent, as who asks
+                that now and then waits for it: that is to be one, and not many.
+            ServiceAway: the service does not answer, or not in time.
+        """
+        if self._silence.is_kept:
+            raise Unanswerable
+        return await self.ask(rpc, request, call)
+
     async def ask(self, rpc: Callable[..., Awaitable[Response]], request: Message, call: Call) -> Response:
         """Ask for a state, and once more when there is no answer: replicas take turns.
 
@@ -106,7 +125,7 @@ class Questions:
             call: who asks.
 
         Raises:
-            Unimplemented: the service does not know such questions.
+            Unanswerable: the service answers otherwise, but not this question.
             ServiceAway: the service does not answer, or not in time, or was silent up to now.
         """
         metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
@@ -116,8 +135,8 @@ class Questions:
                 response = await rpc(request, timeout=QUESTION_S, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 self._silence.note(error)
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    raise Unimplemented from error
+                if error.code() in _NO_ANSWER_TO_THIS:
+                    raise Unanswerable from error
                 if is_last or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise ServiceAway from error
             else:

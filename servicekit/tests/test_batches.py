@@ -1,13 +1,16 @@
 """Questions that come while others are on their way go out together."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
 from servicekit import batches as module
 from servicekit.batches import AT_ONCE, MOST_QUESTIONS, Batches
 from servicekit.errors import ServiceAway
-from servicekit.questions import Unimplemented
+from servicekit.questions import Unanswerable
+
+trace: ContextVar[str] = ContextVar("trace", default="none")
 
 
 class Service:
@@ -15,6 +18,7 @@ class Service:
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
+        self.traced_as: list[str] = []
         self.goes_on = asyncio.Event()
         self.error: Exception | None = None
         self.knows_many = True
@@ -24,11 +28,14 @@ class Service:
 
     async def many(self, questions: list[str]) -> dict[str, str]:
         if not self.knows_many:
-            raise Unimplemented
+            raise Unanswerable
         return await self._answer(questions)
 
     async def _answer(self, questions: list[str]) -> dict[str, str]:
         self.asked.append(list(questions))
+        self.traced_as.append(trace.get())
+        if questions == ["broken"]:
+            raise ServiceAway
         await self.goes_on.wait()
         if self.error is not None:
             raise self.error
@@ -112,9 +119,28 @@ class TestBatches:
         assert await tasks[4] == "state of d"
         assert await tasks[1] == "state of b"
 
-    async def test_asks_one_by_one_who_does_not_know_the_question(self, batches, service):
+    async def test_asks_one_by_one_who_cannot_answer_all(self, batches, service):
         service.knows_many = False
-        tasks = await ask(batches, *"abcd")
+        tasks = await ask(batches, "a", "b", "c", "broken", "d")
         service.goes_on.set()
-        assert await asyncio.gather(*tasks) == [f"state of {question}" for question in "abcd"]
-        assert sorted(service.asked) == [["a"], ["b"], ["c"], ["d"]]
+        *answers, last = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers.pop(), ServiceAway)
+        assert [*answers, last] == [f"state of {question}" for question in "abcd"]
+        assert sorted(service.asked) == [["a"], ["b"], ["broken"], ["c"], ["d"]]
+
+    async def test_is_traced_as_one_who_asks(self, batches, service):
+        for question in "abcd":
+            trace.set(f"trace of {question}")
+            await ask(batches, question)
+        trace.set("another")
+        service.goes_on.set()
+        await batches.get("d")
+        assert service.asked[AT_ONCE:] == [["c", "d"]]
+        assert service.traced_as[AT_ONCE:] == ["trace of c"]
+
+    async def test_who_waits_is_stopped_with_everything(self, batches, service):
+        tasks = await ask(batches, "a")
+        (call,) = batches._calls
+        call.cancel()
+        await asyncio.wait(tasks)
+        assert tasks[0].cancelled()

@@ -25,7 +25,12 @@ from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import (
     BenefitProviderServiceServicer,
     add_BenefitProviderServiceServicer_to_server,
 )
-from aarokya.identity.v1.live_state_service_pb2 import GetUserStateResponse, UserState, WatchLiveStateResponse
+from aarokya.identity.v1.live_state_service_pb2 import (
+    BatchGetUserStatesResponse,
+    GetUserStateResponse,
+    UserState,
+    WatchLiveStateResponse,
+)
 from aarokya.identity.v1.live_state_service_pb2_grpc import (
     LiveStateServiceServicer,
     add_LiveStateServiceServicer_to_server,
@@ -244,6 +249,14 @@ class FakeIdentity(LiveStateServiceServicer):
         if self.is_away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         return GetUserStateResponse(state=self.states.get(request.user_id))
+
+    async def BatchGetUserStates(self, request: Any, context: Any) -> BatchGetUserStatesResponse:
+        self.asked += request.user_ids
+        await asyncio.sleep(self.delay_s)
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        known = [self.states[user_id] for user_id in request.user_ids if user_id in self.states]
+        return BatchGetUserStatesResponse(states=known)
 
     async def WatchLiveState(self, request: Any, context: Any) -> AsyncIterator[WatchLiveStateResponse]:
         """Tell every stream everything, and for the rest what tests put into `news`: one test, one listener."""

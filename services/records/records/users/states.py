@@ -96,7 +96,7 @@ class UserStates:
 
     async def _fetch_many(self, user_ids: Sequence[str]) -> dict[str, UserState]:
         request = BatchGetUserStatesRequest(user_ids=user_ids)
-        response = await self._questions.ask(self._stub.BatchGetUserStates, request, CALL)
+        response = await self._questions.ask_about_many(self._stub.BatchGetUserStates, request, CALL)
         return {state.user_id: state for state in response.states}
 
     def _open_stream(self) -> grpc.aio.UnaryStreamCall[WatchLiveStateRequest, WatchLiveStateResponse]:

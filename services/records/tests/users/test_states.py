@@ -57,6 +57,19 @@ class TestGet:
         for call in (kit.user(user), kit.partner, kit.admin):
             assert await states.get(call, UUID(user.user_id)) == user
 
+    async def test_asks_together_about_those_who_come_at_once(
+        self, states: UserStates, kit: Any, fake_identity: Any
+    ) -> None:
+        fake_identity.delay_s = 0.05
+        users = [kit.state() for _ in range(10)]
+        fake_identity.states |= {user.user_id: user for user in users}
+        fake_identity.asked.clear()
+        asking = [states.get(kit.admin, UUID(user.user_id)) for user in users]
+        *answers, stranger = await asyncio.gather(*asking, states.get(kit.admin, uuid4()), return_exceptions=True)
+        assert answers == users
+        assert isinstance(stranger, UserUnknown)
+        assert len(fake_identity.asked) == 11
+
     async def test_hides_user_from_others(self, states: UserStates, kit: Any, user: UserState) -> None:
         for call in (kit.user(kit.state()), kit.partner_elsewhere):
             with pytest.raises(UserUnknown):
