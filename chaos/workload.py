@@ -439,9 +439,14 @@ class Workload:
             self._unlinked.append((person, person.dependants[-1]))
 
     @asynccontextmanager
-    async def traffic(self, rate: float) -> AsyncIterator[None]:
-        """Make requests at a rate for as long as the block runs, whether answers come or not; then wait for them."""
-        going = asyncio.create_task(self._keep_going(rate))
+    async def traffic(self, rate: float, *, by_chance: bool = False) -> AsyncIterator[None]:
+        """Make requests at a rate for as long as the block runs, whether answers come or not; then wait for them.
+
+        Args:
+            rate: how many a second.
+            by_chance: whether they come independently of one another (a Poisson process), and not evenly.
+        """
+        going = asyncio.create_task(self._keep_going(rate, by_chance=by_chance))
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -451,11 +456,11 @@ class Workload:
             self.traffic_s += loop.time() - began
             await self.settle()
 
-    async def _keep_going(self, rate: float) -> None:
+    async def _keep_going(self, rate: float, *, by_chance: bool) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            due += 1 / rate
+            due += self._rng.expovariate(rate) if by_chance else 1 / rate
             if len(self._tasks) < MOST_OUTSTANDING:
                 self.begun += 1
                 self.begin(self.act())
