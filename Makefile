@@ -54,7 +54,7 @@ chaos-full: dev ## The same at full length (80 minutes)
 	@$(RUN) chaos --scale full --record $(ARGS)
 
 .PHONY: bench
-bench: dev ## Measure CPU and latency beside what one would write instead (5 minutes, nothing else running)
+bench: dev ## Measure CPU and latency beside what one would write instead (10 minutes, nothing else running)
 	@$(RUN) bench --record $(ARGS)
 
 .PHONY: generate

@@ -11,7 +11,7 @@ THRESHOLDS = (20_000, 5, 5)
 
 def spare_what_stays() -> None:
     """Never look again at what has been made so far; call it when everything is loaded and nothing is asked yet."""
-    # What is garbage by now stays, too: to look for it takes 70 ms, for a few hundred kB.
+    # What is garbage by now stays, too: to look for it takes 70 ms, and finds 1,400 of 183,000 objects.
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     # What starts a process switched it off while it loads, when there is no garbage: loading records took 0.86 s of CPU
