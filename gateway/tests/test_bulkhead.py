@@ -24,15 +24,6 @@ class Call:
             callback(self)
 
 
-class Clock:
-    """Stands still until the test turns it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Channel:
     """A channel of grpc's, as far as stubs know it."""
 
@@ -73,11 +64,7 @@ class TestCrowd:
     CROWD = 20
 
     @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
-
-    @pytest.fixture
-    def read(self, clock: Clock) -> Any:
+    def read(self, clock: Any) -> Any:
         return bulkhead_of(self.MOST_CALLS, self.CROWD, clock=clock).unary_unary("/Read")
 
     def let_in(self, read: Any, number: int) -> list[Call]:
@@ -96,7 +83,7 @@ class TestCrowd:
             call.end()
         assert len(self.let_in(read, 100)) == self.MOST_CALLS
 
-    def test_is_let_in_again_by_and_by_while_others_are_refused(self, read: Any, clock: Clock):
+    def test_is_let_in_again_by_and_by_while_others_are_refused(self, read: Any, clock: Any):
         for call in self.let_in(read, 100):
             call.end()
         came = []
@@ -108,7 +95,7 @@ class TestCrowd:
                 call.end()
         assert came == [self.MOST_CALLS + self.CROWD // 4] * 4
 
-    def test_is_not_let_into_a_service_that_stands_still(self, read: Any, clock: Clock):
+    def test_is_not_let_into_a_service_that_stands_still(self, read: Any, clock: Any):
         calls = self.let_in(read, 100)
         for _ in range(3):
             clock.now += 2 * REFILL_S

@@ -2,22 +2,7 @@
 
 from collections import Counter
 
-import pytest
-
 from gateway.comebacks import A_SECOND, LONGEST_S, Comebacks
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 class TestComebacks:

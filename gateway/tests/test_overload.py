@@ -10,19 +10,6 @@ from gateway.overload import BEGUN_IN_A_TURN, IDLE_S, INTERVAL_S, LONG_LINE, TAR
 LATE = 2 * TARGET_S
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 def note_for(overload: Overload, lateness: float, seconds: float, began: float) -> list[bool]:
     """Tell the same lateness for a time, and return whether somebody who came then was one too many."""
     times = [began + step * TICK_S for step in range(round(seconds / TICK_S))]
