@@ -23,7 +23,7 @@ from gateway.errors import Refused
 from servicekit.batches import Batches
 from servicekit.caller import METADATA_KEY, system_call
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
+from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of, read_is_ending
 from servicekit.questions import Questions
 from servicekit.remote_clock import RemoteClocks
 
@@ -75,6 +75,7 @@ class LiveState:
             (self._users, self._keys),
             self._lease,
             as_of=read_as_of,
+            is_ending=read_is_ending,
             clocks=self._clocks,
             ask=self._ask_anything,
         )

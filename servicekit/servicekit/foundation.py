@@ -66,6 +66,7 @@ class Foundation:
         add: Callable[[grpc.aio.Server], None],
         tasks: Sequence[Callable[[], Awaitable[None]]] = (),
         get_ready: Callable[[], Awaitable[None]] | None = None,
+        hand_over: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Serve the service's own servicers and its audit log until told to stop.
 
@@ -74,6 +75,7 @@ class Foundation:
             add: registers them with the server.
             tasks: the service's own work beside the server.
             get_ready: returns when the service can work, for what it needs besides its database.
+            hand_over: called before the service stops, and returns when its streams may end.
         """
         settings = self.settings
         audit_rpc = AuditLogRpc(self.database, self.audit, self._chain)
@@ -98,6 +100,7 @@ class Foundation:
             add_all,
             get_ready=reach_all,
             tasks=(self._chain.run, self._keep_house, *tasks),
+            hand_over=hand_over,
             with_reflection=settings.is_development,
         )
         await self.database.close()

@@ -18,6 +18,11 @@ left had not changed at A; and A is what the next lease is counted from, not wha
 the first message came, or while another stream was heard, is forgotten: a change may have been said to nobody.
 That is also worth something: what forgets everything whenever it is late asks more, and is late for ever.
 
+A sender that is about to stop says so, and another stream is opened beside the one that is still heard. What changes
+from then on the new one says; and what changed before, the old one has said once it speaks as of a moment after the new
+one's first message came. By then nothing that is remembered can have been missed, and the new stream takes over. If the
+old one breaks off before, all is forgotten as ever.
+
     Watch ── one stream ──▶ Lease ──▶ LeasedCache (users), LeasedCache (keys), …
       ╰── as of ──▶ RemoteClocks ◀── seen at ── Questions
 """
@@ -25,7 +30,16 @@ That is also worth something: what forgets everything whenever it is late asks m
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+)
 from contextlib import aclosing
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
@@ -52,6 +66,11 @@ TURNS = 10
 # Whose clock was not heard of for so long is asked something, as it is while messages are late.
 FRESH_S = 10.0
 ASK_EVERY_S = 1.0
+ANOTHER_TRY_S = 0.05
+# Why a stream is over.
+SILENT = "silent"
+ENDING = "ending"
+HANDED_OVER = "handed over"
 NEVER = float("-inf")
 # A change that comes while a state is fetched has it fetched again, but not for ever.
 MOST_FETCHES = 3
@@ -67,7 +86,10 @@ log = structlog.get_logger()
 
 
 class StreamMessage(Protocol):
-    """A message with the optional fields `as_of_us`, counted from the opening of its stream, and `as_of`, the same."""
+    """A message of a stream that tells as of when it speaks, and whether its sender is about to stop.
+
+    `as_of_us` is counted from the opening of the stream, and `as_of` is the same moment; both are optional.
+    """
 
     @property
     def as_of_us(self) -> int:
@@ -76,6 +98,11 @@ class StreamMessage(Protocol):
 
     @property
     def as_of(self) -> ReplicaMoment:
+        """The field."""
+        ...
+
+    @property
+    def ending(self) -> bool:
         """The field."""
         ...
 
@@ -310,12 +337,37 @@ class LeasedCache(Generic[Question, State]):
                 del self._keys_by_tag[tag]
 
 
-class _Late(Exception):
-    """The stream's messages arrive too late, or nothing proves that they do not."""
+class _Over(Exception):
+    """A stream is not read any further."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Stream:
+    """What is known of a stream.
+
+    Attributes:
+        asked_at: when it was asked for.
+        heard_at: when its first message was heard.
+        late_since: since when its messages have arrived too late, or nothing has proved that they did not.
+        successor: another stream that is to take over from this one, which is about to end.
+        reading: returns why the stream is over.
+    """
+
+    __slots__ = ("asked_at", "heard_at", "late_since", "reading", "successor")
+
+    def __init__(self) -> None:
+        self.asked_at = NEVER
+        self.heard_at: float | None = None
+        self.late_since: float | None = None
+        self.successor: _Stream | None = None
+        self.reading: asyncio.Task[str]
 
 
 class Watch(Generic[Heard]):
-    """One stream of what must be forgotten, for all caches under a lease."""
+    """A stream of what must be forgotten, and the next one when it ends, for all caches under a lease."""
 
     def __init__(
         self,
@@ -325,6 +377,7 @@ class Watch(Generic[Heard]):
         lease: Lease,
         *,
         as_of: Callable[[Heard], AsOf | None] = lambda message: None,
+        is_ending: Callable[[Heard], bool] = lambda message: False,
         clocks: RemoteClocks | None = None,
         ask: Callable[[], Awaitable[object]] | None = None,
         patience_s: float = PATIENCE_S,
@@ -338,6 +391,7 @@ class Watch(Generic[Heard]):
             lease: is renewed by every message.
             as_of: as of when a message speaks. None for one that does not tell, from a sender that is older still: it
                 is taken for as new as its arrival.
+            is_ending: whether a message says that its sender is about to stop.
             clocks: what is known of the senders' clocks, by the same clock as the lease.
             ask: asks the service anything, so that `clocks` learns, when it did not for long. May raise ServiceAway.
             patience_s: a stream that is silent for so long, in seconds, is given up.
@@ -347,10 +401,13 @@ class Watch(Generic[Heard]):
         self._caches = tuple(caches)
         self._lease = lease
         self._as_of = as_of
+        self._is_ending = is_ending
         self._clocks = clocks or RemoteClocks(lease.now)
         self._ask = ask
         self._patience_s = patience_s
-        self._late_since: float | None = None
+        # The stream that renews the lease.
+        self._leading = _Stream()
+        self._readings: set[asyncio.Task[str]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._asked_at = NEVER
 
@@ -361,62 +418,116 @@ class Watch(Generic[Heard]):
         finally:
             if self._asking is not None:
                 self._asking.cancel()
+            for reading in self._readings:
+                reading.cancel()
+            if self._readings:
+                await asyncio.wait(self._readings)
 
     async def _listen(self) -> None:
         pause, opening_s = SHORTEST_PAUSE_S, self._patience_s
         while True:
-            reason = "ended"
-            was_heard = False
-            self._late_since = None
-            try:
-                asked_at = self._lease.now()
-                async with aclosing(_while_talking(self._open_stream(), opening_s, self._patience_s)) as messages:
-                    async for message in messages:
-                        self._take(message, asked_at, is_first=not was_heard)
-                        was_heard = True
-            except _Late:
-                reason = "late"
-            except TimeoutError:
-                reason = "silent"
-            except grpc.aio.AioRpcError as error:
-                reason = error.code().name
-            except Exception:
-                # A mistake of ours must not leave the process deaf for good.
-                log.exception("watched stream could not be read")
+            stream = self._leading = self._begin(self._read, opening_s)
+            while (reason := await stream.reading) == HANDED_OVER:
+                stream = self._leading
+                pause, opening_s = SHORTEST_PAUSE_S, self._patience_s
             self._lease.end()
             self.forget_everything()
-            if was_heard:
+            if stream.heard_at is not None:
                 log.warning("watched stream is lost", reason=reason)
                 pause, opening_s = SHORTEST_PAUSE_S, self._patience_s
-            elif reason == "silent":
+            elif reason == SILENT:
                 opening_s = min(2 * opening_s, max(LONGEST_OPENING_S, self._patience_s))
+            if stream.successor is not None:
+                stream.successor.reading.cancel()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _take(self, message: Heard, asked_at: float, *, is_first: bool) -> None:
-        """Forget what a message says, then let the lease last from when it speaks."""
+    def _begin(self, read: Callable[[_Stream, float], Coroutine[Any, Any, str]], opening_s: float) -> _Stream:
+        stream = _Stream()
+        stream.reading = asyncio.create_task(read(stream, opening_s))
+        self._readings.add(stream.reading)
+        stream.reading.add_done_callback(self._readings.discard)
+        return stream
+
+    async def _read(self, stream: _Stream, opening_s: float) -> str:
+        """Take all messages of a stream, and return why there are no more."""
+        stream.asked_at = self._lease.now()
+        try:
+            async with aclosing(_while_talking(self._open_stream(), opening_s, self._patience_s)) as messages:
+                async for message in messages:
+                    self._take(message, stream)
+        except _Over as over:
+            return over.reason
+        except TimeoutError:
+            return SILENT
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        except Exception:
+            # A mistake of ours must not leave the process deaf for good.
+            log.exception("watched stream could not be read")
+        return "ended"
+
+    async def _read_another(self, stream: _Stream, opening_s: float) -> str:
+        """Read a stream from a sender that goes on. Who answers is chance, so it may take some tries."""
+        while (reason := await self._read(stream, opening_s)) == ENDING:  # noqa: ASYNC110  # each try is a new stream
+            await asyncio.sleep(ANOTHER_TRY_S)
+        return reason
+
+    def _take(self, message: Heard, stream: _Stream) -> None:
+        """Forget what a message says, then let the lease last from when it speaks, if its stream is the leading one.
+
+        Raises:
+            _Over: the stream is not worth reading any further.
+        """
+        leads = stream is self._leading
+        is_ending = self._is_ending(message)
+        if is_ending and not leads:
+            raise _Over(ENDING)
         as_of = self._as_of(message)
-        if is_first or (as_of is None and not self._lease.is_valid):
+        is_first = stream.heard_at is None
+        if leads and (is_first or (as_of is None and not self._lease.is_valid)):
             # Changes may have been said to nobody; or all of this was said long ago, and more is behind it.
             self.forget_everything()
         self._hear(message)
+        if is_first:
+            stream.heard_at = self._lease.now()
+            if as_of is not None and as_of.moment is not None:
+                opened_us = as_of.moment.clock_us - as_of.since_opening_us
+                self._clocks.learn(stream.asked_at, Moment(as_of.moment.replica_id, opened_us))
+        if leads:
+            self._renew(as_of, stream)
+        if leads and is_ending and as_of is not None:
+            self._hand_over(stream, self._since(as_of, stream.asked_at))
+
+    def _renew(self, as_of: AsOf | None, stream: _Stream) -> None:
         if as_of is None:
             self._lease.renew()
             return
-        if is_first and as_of.moment is not None:
-            opened_us = as_of.moment.clock_us - as_of.since_opening_us
-            self._clocks.learn(asked_at, Moment(as_of.moment.replica_id, opened_us))
-        self._lease.renew(self._since(as_of, asked_at))
+        self._lease.renew(self._since(as_of, stream.asked_at))
         if as_of.moment is not None:
             self._ask_if_needed(as_of.moment)
         if self._lease.is_valid:
-            self._late_since = None
+            stream.late_since = None
             return
         now = self._lease.now()
-        if self._late_since is None:
-            self._late_since = now
-        if now - self._late_since >= LATE_S:
-            raise _Late
+        if stream.late_since is None:
+            stream.late_since = now
+        if now - stream.late_since >= LATE_S:
+            raise _Over("late")
+
+    def _hand_over(self, stream: _Stream, since: float) -> None:
+        """Let another stream lead once this one, which is about to end, has said all that the other may have missed.
+
+        Args:
+            stream: the leading stream.
+            since: the moment before which nothing changed that it has not said.
+        """
+        successor = stream.successor
+        if successor is None or successor.reading.done():
+            stream.successor = self._begin(self._read_another, self._patience_s)
+        elif successor.heard_at is not None and since >= successor.heard_at:
+            self._leading = successor
+            raise _Over(HANDED_OVER)
 
     def _since(self, as_of: AsOf, asked_at: float) -> float:
         if as_of.moment is None:
@@ -498,3 +609,8 @@ def read_as_of(message: StreamMessage) -> AsOf | None:
     if not message.HasField("as_of_us"):
         return None
     return AsOf(message.as_of_us, message.as_of if message.HasField("as_of") else None)
+
+
+def read_is_ending(message: StreamMessage) -> bool:
+    """Return whether a message of a stream says that its sender is about to stop."""
+    return message.ending

@@ -248,6 +248,7 @@ async def serve(
     *,
     get_ready: Callable[[], Awaitable[None]],
     tasks: Sequence[Callable[[], Awaitable[None]]] = (),
+    hand_over: Callable[[], Awaitable[None]] | None = None,
     with_reflection: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: say NOT_SERVING, let balancers notice, finish what runs, stop.
@@ -263,6 +264,8 @@ async def serve(
         add: registers them with the server.
         get_ready: returns when the service can do its work; raises when it cannot, and is asked again.
         tasks: work that runs beside the server until it stops; one that ends by an exception stops the process.
+        hand_over: called before the server drains and while it serves as ever, so that whoever watches a stream can
+            find another replica. Returns soon, whether they did or not.
         with_reflection: lets tools list the services; for development.
 
     Raises:
@@ -296,6 +299,8 @@ async def serve(
     try:
         waiting = asyncio.ensure_future(stopping.wait())
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+        if hand_over is not None and waiting.done():
+            await hand_over()
         await health.enter_graceful_shutdown()
         await asyncio.sleep(BALANCER_WAIT_S if waiting.done() else 0)
         draining.set()

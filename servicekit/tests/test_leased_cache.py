@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
@@ -525,17 +525,29 @@ class Said(NamedTuple):
 
     changed: str
     as_of: AsOf
+    is_ending: bool = False
 
 
-class Sender(Opened[tuple[int, asyncio.Queue[Said | None]]]):
-    """Streams that arrive as late as the test says, from a process with a clock of its own."""
+class Wire:
+    """One stream of a sender, until its reader leaves or the test ends it."""
 
-    # Its clock less ours.
-    AHEAD = 4321.0
+    def __init__(self, replica_id: str, opened_us: int) -> None:
+        self.replica_id = replica_id
+        self.opened_us = opened_us
+        self.is_ending = False
+        self.is_over = False
+        self.said: asyncio.Queue[Said | None] = asyncio.Queue()
+
+
+class Sender(Opened[Wire]):
+    """Streams that arrive as late as the test says, from processes with clocks of their own."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self._clock = clock
+        # Each one's clock less ours.
+        self.ahead = {"a": 4321.0, "b": -321.0, "c": 87654.0}
+        # Who gets the next stream.
         self.replica_id = "a"
         self.is_old = False
         # How long it takes to see that a stream was opened.
@@ -543,31 +555,38 @@ class Sender(Opened[tuple[int, asyncio.Queue[Said | None]]]):
         self.opens = asyncio.Event()
         self.opens.set()
 
-    def moment(self, at: float) -> Moment:
-        return Moment(self.replica_id, int((at + self.AHEAD) * 1_000_000))
+    def moment(self, at: float, replica_id: str = "a") -> Moment:
+        return Moment(replica_id, int((at + self.ahead[replica_id]) * 1_000_000))
 
     async def open(self) -> AsyncIterator[Said]:
-        said: asyncio.Queue[Said | None] = asyncio.Queue()
         await self.opens.wait()
         self._clock.now += self.opens_in_s
-        self.add((self.moment(self._clock.now).clock_us + 1, said))
-        while (message := await said.get()) is not None:
-            yield message
+        wire = Wire(self.replica_id, self.moment(self._clock.now, self.replica_id).clock_us + 1)
+        self.add(wire)
+        try:
+            while (message := await wire.said.get()) is not None:
+                yield message
+        finally:
+            wire.is_over = True
 
-    def message(self, at: float, changed: str = HEARTBEAT) -> Said:
-        moment = self.moment(at)
-        return Said(changed, AsOf(moment.clock_us - self.opened[-1][0], None if self.is_old else moment))
+    def message(self, at: float, changed: str = HEARTBEAT, stream: int = -1) -> Said:
+        wire = self.opened[stream]
+        moment = self.moment(at, wire.replica_id)
+        as_of = AsOf(moment.clock_us - wire.opened_us, None if self.is_old else moment)
+        return Said(changed, as_of, wire.is_ending)
 
-    async def deliver(self, message: Said | None) -> None:
-        self.opened[-1][1].put_nowait(message)
+    async def deliver(self, message: Said | None, stream: int = -1) -> None:
+        self.opened[stream].said.put_nowait(message)
         await settle()
 
-    async def beat(self, delay_s: float) -> None:
+    async def beat(self, delay_s: float, stream: int = -1) -> None:
         """Let a heartbeat arrive now that was sent before."""
-        await self.deliver(self.message(self._clock.now - delay_s))
+        await self.deliver(self.message(self._clock.now - delay_s, stream=stream), stream)
 
 
-class TestWatchOfALateStream:
+class Watching:
+    """A watch of the sender's streams."""
+
     @pytest.fixture
     def sender(self, clock: Clock) -> Sender:
         return Sender(clock)
@@ -612,7 +631,15 @@ class TestWatchOfALateStream:
             raise ServiceAway
 
         watch = Watch(
-            sender.open, hear, [cache], lease, as_of=lambda said: said.as_of, clocks=clocks, ask=ask, patience_s=5
+            sender.open,
+            hear,
+            [cache],
+            lease,
+            as_of=lambda said: said.as_of,
+            is_ending=lambda said: said.is_ending,
+            clocks=clocks,
+            ask=ask,
+            patience_s=5,
         )
         running = asyncio.create_task(watch.run())
         await sender.wait_for(1)
@@ -620,6 +647,8 @@ class TestWatchOfALateStream:
         running.cancel()
         await asyncio.wait([running])
 
+
+class TestWatchOfALateStream(Watching):
     @pytest.mark.parametrize("is_old", [False, True], ids=["new sender", "old sender"])
     async def test_the_lease_lasts_from_when_the_message_speaks(
         self, sender: Sender, lease: Lease, clock: Clock, is_old: bool
@@ -807,12 +836,127 @@ class TestWatchOfALateStream:
         # This machine was suspended, and its clock with it.
         await sender.beat(delay_s=-30)
         assert not lease.is_valid
-        sender.AHEAD += 30
+        sender.ahead["a"] += 30
         await sender.beat(delay_s=0)
         assert not lease.is_valid
         clocks.learn(clock.now, sender.moment(clock.now))
         await sender.beat(delay_s=0)
         assert lease.is_valid
+
+
+class TestHandOver(Watching):
+    """From a stream that says that it ends to the next one."""
+
+    @pytest.fixture(autouse=True)
+    async def two_streams(self, watch: None, sender: Sender, cache: LeasedCache[str, str], clock: Clock) -> None:
+        """One that ends, under which something is remembered, and one that has said nothing yet."""
+        await sender.beat(delay_s=0)
+        for key in ("ravi", "meera"):
+            await cache.get(key)
+        clock.now += 0.25
+        sender.replica_id = "b"
+        sender.opened[0].is_ending = True
+        await sender.beat(delay_s=0, stream=0)
+        await sender.wait_for(2)
+
+    async def test_keeps_what_it_remembers(
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], service: Service, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        clock.now += 0.25
+        await sender.beat(delay_s=0, stream=0)
+        assert sender.opened[0].is_over
+        for _ in range(20):
+            clock.now += 0.25
+            await sender.beat(delay_s=0)
+            assert lease.is_valid
+        service.states["ravi"] = "deactivated@p1"
+        await sender.deliver(sender.message(clock.now, "ravi"))
+        assert await cache.get("ravi") == "deactivated@p1"
+        await cache.get("meera")
+        assert service.asked == ["ravi", "meera", "ravi"]
+        assert len(sender.opened) == 2
+
+    async def test_hears_both_until_then(
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], service: Service, clock: Clock
+    ) -> None:
+        await sender.beat(delay_s=0)
+        service.states.update(ravi="deactivated@p1", meera="deactivated@p1")
+        await sender.deliver(sender.message(clock.now, "ravi", stream=0), stream=0)
+        await sender.deliver(sender.message(clock.now, "meera"))
+        assert lease.is_valid
+        assert [await cache.get(key) for key in ("ravi", "meera")] == ["deactivated@p1"] * 2
+
+    async def test_the_lease_lasts_as_long_as_the_old_one_says_until_then(
+        self, sender: Sender, lease: Lease, clock: Clock
+    ) -> None:
+        until = lease.until
+        clock.now += 0.5
+        await sender.beat(delay_s=0)
+        await sender.beat(delay_s=0)
+        assert lease.until == until
+
+    async def test_forgets_all_when_the_old_one_breaks_off_before_it_has_said_all(
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], clock: Clock
+    ) -> None:
+        clock.now += 0.25
+        await sender.beat(delay_s=0)
+        # Something may have changed since, before the new stream was there.
+        await sender.beat(delay_s=0.1, stream=0)
+        assert not sender.opened[0].is_over
+        assert lease.is_valid
+        await sender.deliver(None, stream=0)
+        assert not lease.is_valid
+        assert len(cache) == 0
+        await sender.wait_for(3)
+        assert sender.opened[1].is_over
+        await sender.beat(delay_s=0)
+        assert lease.is_valid
+
+    async def test_leaves_another_one_that_ends_too(
+        self, sender: Sender, lease: Lease, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        monkeypatch.setattr(leased_cache, "ANOTHER_TRY_S", 0.0)
+        for number in range(1, 5):
+            sender.opened[number].is_ending = True
+            await sender.beat(delay_s=0)
+            await sender.wait_for(number + 2)
+            assert sender.opened[number].is_over
+        await sender.beat(delay_s=0)
+        clock.now += 0.25
+        await sender.beat(delay_s=0, stream=0)
+        assert sender.opened[0].is_over
+        assert lease.is_valid
+        assert len(sender.opened) == 6
+
+    async def test_looks_for_another_one_when_one_breaks(
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], clock: Clock
+    ) -> None:
+        await sender.deliver(None)
+        await sender.beat(delay_s=0, stream=0)
+        await sender.wait_for(3)
+        await sender.beat(delay_s=0)
+        clock.now += 0.25
+        await sender.beat(delay_s=0, stream=0)
+        assert sender.opened[0].is_over
+        assert lease.is_valid
+        assert len(cache) == 2
+
+    async def test_hands_over_again(
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], clock: Clock
+    ) -> None:
+        for number in range(5):
+            sender.opened[number + 1].is_ending = False
+            await sender.beat(delay_s=0)
+            clock.now += 0.25
+            await sender.beat(delay_s=0, stream=number)
+            assert sender.opened[number].is_over
+            sender.replica_id = "abc"[number % 3]
+            sender.opened[-1].is_ending = True
+            await sender.beat(delay_s=0)
+            await sender.wait_for(number + 3)
+        assert lease.is_valid
+        assert len(cache) == 2
 
 
 class World:
@@ -821,6 +965,8 @@ class World:
     def __init__(self, seed: int, clock: Clock) -> None:
         self.rng = random.Random(seed)
         self.clock = clock
+        # Where nothing breaks, streams are handed over.
+        self.is_calm = seed % 2 == 0
         self.sender = Sender(clock)
         self.sender.is_old = seed % 5 == 0
         self.clocks = RemoteClocks(clock)
@@ -834,16 +980,17 @@ class World:
             [self.cache],
             self.lease,
             as_of=lambda said: said.as_of,
+            is_ending=lambda said: said.is_ending,
             clocks=self.clocks,
             patience_s=60,
         )
         self.version = 0
         # When the version after this one came.
         self.ended_at: list[float] = []
-        self.as_of = clock.now
+        # As of when each process speaks, and what is on its way on each stream.
+        self.as_of = dict.fromkeys(self.sender.ahead, clock.now)
         self.heard_as_of = float("-inf")
-        self.wire: deque[tuple[Said, float]] = deque()
-        self.wires = 0
+        self.on_their_way: defaultdict[int, deque[tuple[Said, float]]] = defaultdict(deque)
         self.unseen: list[asyncio.Event] = []
         self.unanswered: list[asyncio.Event] = []
         self.asked = 0
@@ -856,7 +1003,8 @@ class World:
             events.append(asyncio.Event())
             await events[-1].wait()
             if events is self.unseen:
-                state, seen_at = str(self.version), self.sender.moment(self.clock.now)
+                replica_id = self.rng.choice(list(self.sender.ahead))
+                state, seen_at = str(self.version), self.sender.moment(self.clock.now, replica_id)
         if not self.sender.is_old:
             self.clocks.learn(asked_at, seen_at)
         return state
@@ -867,25 +1015,32 @@ class World:
 
     async def go_on(self) -> None:
         """Let something happen."""
-        self.clock.now += 10 ** self.rng.uniform(-4, self.rng.choice((-1, -1, 0.5)))
+        self.clock.now += 10 ** self.rng.uniform(-4, -1 if self.is_calm else self.rng.choice((-1, -1, 0.5)))
+        streams = [number for number, wire in enumerate(self.sender.opened) if not wire.is_over]
+        stream = self.rng.choice(streams) if streams else None
         match self.rng.choices(
-            ("change", "beat", "deliver", "break", "open", "see", "answer", "get"), (1, 5, 9, 0.2, 1, 6, 6, 9)
+            ("change", "beat", "deliver", "end", "break", "open", "see", "answer", "get"),
+            (1, 9, 12, 0.7, 0.0, 1, 9, 9, 9) if self.is_calm else (1, 7, 11, 0.1, 0.15, 1, 6, 6, 9),
         ):
             case ["change"]:
                 self.version += 1
                 self.ended_at.append(self.clock.now)
-                self._say("ravi")
-            case ["beat"]:
-                self.as_of = self.clock.now
-                self._say(HEARTBEAT)
-            case ["deliver"]:
-                for _ in range(min(len(self.wire), self.rng.randrange(1, 6))):
-                    if self.wires == len(self.sender.opened):
-                        said, self.heard_as_of = self.wire.popleft()
-                        await self.sender.deliver(said)
-            case ["break"]:
+                for number in streams:
+                    self._say("ravi", number)
+            case ["beat"] if stream is not None:
+                self.as_of[self.sender.opened[stream].replica_id] = self.clock.now
+                self._say(HEARTBEAT, stream)
+            case ["deliver"] if stream is not None:
+                on_their_way = self.on_their_way[stream]
+                for _ in range(min(len(on_their_way), self.rng.randrange(1, 6))):
+                    said, as_of = on_their_way.popleft()
+                    self.heard_as_of = max(self.heard_as_of, as_of)
+                    await self.sender.deliver(said, stream)
+            case ["end"] if stream is not None:
+                self.sender.opened[stream].is_ending = True
+            case ["break"] if stream is not None:
                 self.sender.opens.clear()
-                await self.sender.deliver(None)
+                await self.sender.deliver(None, stream)
             case ["open"] if not self.sender.opens.is_set():
                 self.sender.opens_in_s = self.rng.choice((0.0, 0.01, 3.0))
                 self.sender.opens.set()
@@ -895,16 +1050,19 @@ class World:
                 self._release(self.unanswered)
             case ["get"]:
                 await self._get()
+        # The next stream is another process's.
+        self.sender.replica_id = self.rng.choice(list(self.sender.ahead))
         await settle()
-        if self.wires < len(self.sender.opened) or not self.sender.opens.is_set():
-            # Whatever was on its way on the stream before is lost.
-            self.wires = len(self.sender.opened)
-            self.wire.clear()
         assert self.lease.until <= self.heard_as_of + LEASE_S
 
-    def _say(self, changed: str) -> None:
-        if self.sender.opens.is_set():
-            self.wire.append((self.sender.message(self.as_of, changed), self.as_of))
+    @property
+    def handed_over(self) -> int:
+        """How many streams the reader left because another one took over."""
+        return sum(stream.is_over and stream.is_ending for stream in self.sender.opened)
+
+    def _say(self, changed: str, stream: int) -> None:
+        as_of = self.as_of[self.sender.opened[stream].replica_id]
+        self.on_their_way[stream].append((self.sender.message(as_of, changed, stream), as_of))
 
     def _release(self, events: list[asyncio.Event]) -> None:
         if events:
@@ -925,7 +1083,8 @@ class World:
 async def test_never_answers_from_memory_what_is_over_for_longer_than_a_lease(
     seed: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leased_cache, "SHORTEST_PAUSE_S", 0.0)
+    for pause in ("SHORTEST_PAUSE_S", "ANOTHER_TRY_S"):
+        monkeypatch.setattr(leased_cache, pause, 0.0)
     world = World(seed, clock)
     running = asyncio.create_task(world.watch.run())
     await world.sender.wait_for(1)

@@ -35,10 +35,20 @@ class Service:
         if not self.can_work:
             raise ServiceAway
 
-    async def run(self, *tasks: Callable[[], Awaitable[None]]) -> None:
+    async def run(
+        self, *tasks: Callable[[], Awaitable[None]], hand_over: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         files = self._files
         credentials = server_credentials(files.ca, files.certificate, files.key)
-        await serve(self._address, credentials, (), lambda server: None, get_ready=self.get_ready, tasks=tasks)
+        await serve(
+            self._address,
+            credentials,
+            (),
+            lambda server: None,
+            get_ready=self.get_ready,
+            tasks=tasks,
+            hand_over=hand_over,
+        )
 
     async def health(self) -> Any:
         files = self._files
@@ -67,6 +77,26 @@ async def test_serves_once_it_can_work_and_from_then_on(service: Service) -> Non
     service.can_work = False
     assert await service.health() == SERVING
     os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, 10)
+
+
+async def test_serves_until_its_streams_are_handed_over(service: Service) -> None:
+    service.can_work = True
+    is_asked, may_end = asyncio.Event(), asyncio.Event()
+
+    async def hand_over() -> None:
+        is_asked.set()
+        await may_end.wait()
+
+    running = asyncio.create_task(service.run(hand_over=hand_over))
+    await asyncio.wait_for(service.asked.wait(), 5)
+    async with asyncio.timeout(5):
+        while await service.health() != SERVING:  # noqa: ASYNC110  # what is asked is the answer
+            await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(is_asked.wait(), 5)
+    assert await service.health() == SERVING
+    may_end.set()
     await asyncio.wait_for(running, 10)
 
 

@@ -82,7 +82,13 @@ async def serve() -> None:
         add_RefusalServiceServicer_to_server(refusal_rpc, server)
 
     erasures = ErasureList(kit.database, user_rows, ErasureFile(settings.erasure_file))
-    await kit.serve(servicers, add, tasks=(events.run, changes.run, erasures.run), get_ready=changes.wait_until_heard)
+    await kit.serve(
+        servicers,
+        add,
+        tasks=(events.run, changes.run, erasures.run),
+        get_ready=changes.wait_until_heard,
+        hand_over=changes.hand_over,
+    )
     await live_state_database.close()
     await key_database.close()
     await records.close()

@@ -339,6 +339,7 @@ class WatchLiveStateResponse(_message.Message):
     EVERYTHING_FIELD_NUMBER: _builtins.int
     AS_OF_US_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    ENDING_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Forget this user's state."""
     key_id: _builtins.str
@@ -350,6 +351,10 @@ class WatchLiveStateResponse(_message.Message):
     as_of_us: _builtins.int
     """The moment as of which the stream is complete: what was committed before it has been said by now.
     In microseconds on the sender's clock since the stream was opened; below 0 when the moment was before that.
+    """
+    ending: _builtins.bool
+    """True while the sender is about to stop. The stream goes on for a moment, in which the reader opens another one;
+    both together miss nothing, so what was learned stays good.
     """
     @_builtins.property
     def as_of(self) -> Global___ReplicaMoment:
@@ -364,10 +369,11 @@ class WatchLiveStateResponse(_message.Message):
         everything: _builtins.bool = ...,
         as_of_us: _builtins.int | None = ...,
         as_of: Global___ReplicaMoment | None = ...,
+        ending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_as_of_us", b"_as_of_us", "as_of", b"as_of", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_as_of_us", b"_as_of_us", "as_of", b"as_of", "as_of_us", b"as_of_us", "changed", b"changed", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_as_of_us", b"_as_of_us", "as_of", b"as_of", "as_of_us", b"as_of_us", "changed", b"changed", "ending", b"ending", "everything", b"everything", "key_id", b"key_id", "platform_id", b"platform_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__as_of: _TypeAlias = _typing.Literal["as_of"]  # noqa: Y015
     _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from uuid import uuid4
 
 import psycopg
@@ -17,6 +18,8 @@ HEARTBEAT_S = 0.25
 # Without heartbeats the readers' leases have ended long before; this is when the connection is given up.
 ANSWER_S = 2.0
 RECONNECT_S = 0.2
+# By then readers have found another replica, if there is one.
+HAND_OVER_S = 2.0
 # A reader behind by more is told to forget everything, which takes it less time than to catch up.
 MOST_WAITING = 1000
 
@@ -29,6 +32,8 @@ class LiveStateChanges:
     How late a message arrives its reader can't see, so each tells as of when it speaks: the beginning of the last
     round trip that was completed. It does so on this replica's clock, which readers learn to read from the answers to
     their questions, as these tell when they were seen; and from the opening of the stream, which is a question too.
+
+    A replica that is about to stop says so on its streams, and goes on with them until their readers hear another one.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -37,6 +42,8 @@ class LiveStateChanges:
         self._streams: set[asyncio.Queue[tuple[WatchLiveStateResponse, float]]] = set()
         self._as_of = 0.0
         self._was_heard = asyncio.Event()
+        self._is_ending = False
+        self._has_no_readers = asyncio.Event()
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -51,6 +58,15 @@ class LiveStateChanges:
         """Return when the database was heard once: before, streams would stay silent."""
         await self._was_heard.wait()
 
+    async def hand_over(self) -> None:
+        """Tell all readers, also those to come, to look for another replica; return when they have left, or soon."""
+        self._is_ending = True
+        self._publish(WatchLiveStateResponse())
+        if self._streams:
+            self._has_no_readers.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_no_readers.wait(), HAND_OVER_S)
+
     def now(self) -> ReplicaMoment:
         """Return this moment on the clock by which streams tell as of when they speak."""
         return self._moment(time.monotonic())
@@ -61,15 +77,22 @@ class LiveStateChanges:
         opened_us = self.now().clock_us + 1
         stream: asyncio.Queue[tuple[WatchLiveStateResponse, float]] = asyncio.Queue()
         self._streams.add(stream)
+        if self._is_ending:
+            # Such a reader came to the wrong one, and need not wait for a heartbeat to learn so.
+            stream.put_nowait((WatchLiveStateResponse(everything=True), self._as_of))
         try:
             while True:
                 said, as_of = await stream.get()
                 moment = self._moment(as_of)
-                message = WatchLiveStateResponse(as_of_us=moment.clock_us - opened_us, as_of=moment)
+                message = WatchLiveStateResponse(
+                    as_of_us=moment.clock_us - opened_us, as_of=moment, ending=self._is_ending
+                )
                 message.MergeFrom(said)
                 yield message
         finally:
             self._streams.discard(stream)
+            if not self._streams:
+                self._has_no_readers.set()
 
     def _moment(self, clock: float) -> ReplicaMoment:
         return ReplicaMoment(replica_id=self._replica_id, clock_us=int(clock * 1_000_000))

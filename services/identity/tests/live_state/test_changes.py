@@ -23,6 +23,7 @@ from tests.database_server import DatabaseServer, Logins, migrated_database
 
 HEARTBEAT = WatchLiveStateResponse()
 EVERYTHING = WatchLiveStateResponse(everything=True)
+ENDING = WatchLiveStateResponse(ending=True)
 LISTENER = "application_name = 'identity live state' AND pid <> ALL (%s)"
 
 
@@ -60,7 +61,7 @@ class Stream:
 
     async def until(self, message: WatchLiveStateResponse) -> float:
         """Wait for a message, of those that come again and again for the next, and return when it came."""
-        start = len(self.heard) if message in (HEARTBEAT, EVERYTHING) else 0
+        start = len(self.heard) if message in (HEARTBEAT, EVERYTHING, ENDING) else 0
         async with asyncio.timeout(5):
             while True:
                 for at, heard in self.heard[start:]:
@@ -245,6 +246,40 @@ class TestWatch:
         [delay, *_] = [at - as_of / 1e6 for (at, _), as_of in zip(stream.heard, stream.as_of, strict=True)][before:]
         opened_at = min(at - as_of / 1e6 for (at, _), as_of in zip(stream.heard, stream.as_of, strict=True))
         assert delay - opened_at > 0.5
+
+
+class TestHandOver:
+    async def test_tells_readers_and_returns_when_they_have_left(
+        self, changes: LiveStateChanges, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(changes_module, "HAND_OVER_S", 600)
+        last, first = Stream(), Stream()
+        async with running(last.read(changes)):
+            async with running(first.read(changes)):
+                await first.until(HEARTBEAT)
+                handing_over = asyncio.create_task(changes.hand_over())
+                # They hear on, so as to miss nothing until another replica is heard.
+                for stream in (first, last) * 2:
+                    await stream.until(ENDING)
+            await last.until(ENDING)
+            assert not handing_over.done()
+        await asyncio.wait_for(handing_over, 5)
+
+    async def test_tells_who_comes_later_at_once(self, changes: LiveStateChanges, database: Database) -> None:
+        await changes.wait_until_heard()
+        await changes.hand_over()
+        async with aclosing(changes.watch()) as messages:
+            message = await anext(messages)
+        without_time(message)
+        assert message == WatchLiveStateResponse(everything=True, ending=True)
+
+    async def test_waits_for_nobody_for_long(
+        self, changes: LiveStateChanges, stream: Stream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(changes_module, "HAND_OVER_S", 0.05)
+        await asyncio.wait_for(changes.hand_over(), 5)
+        # An older reader does not know what that means, and reads on until the server drains.
+        await stream.until(ENDING)
 
 
 class TestDatabaseNotHeard:

@@ -31,7 +31,7 @@ from aarokya.identity.v1.user_pb2 import UserStatus
 from aarokya.identity.v1.user_service_pb2 import DeactivateUserRequest, ReactivateUserRequest
 from servicekit.caller import Call, Caller, CallerType, system_call
 from servicekit.errors import ServiceAway
-from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
+from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of, read_is_ending
 from servicekit.questions import Questions
 from servicekit.remote_clock import RemoteClocks
 
@@ -267,7 +267,14 @@ class Watched:
         self.clocks = RemoteClocks()
         self.questions = Questions(self.clocks)
         self.watch = Watch(
-            self._open, self._hear, [self.users], self.lease, as_of=read_as_of, clocks=self.clocks, ask=self._ask
+            self._open,
+            self._hear,
+            [self.users],
+            self.lease,
+            as_of=read_as_of,
+            is_ending=read_is_ending,
+            clocks=self.clocks,
+            ask=self._ask,
         )
 
     async def _fetch(self, user_id: str) -> UserState | None:

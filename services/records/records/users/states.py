@@ -18,7 +18,7 @@ from records.models import SERVICE
 from records.users.errors import UserUnknown, WrongUserStatus
 from servicekit.batches import Batches
 from servicekit.caller import METADATA_KEY, Call, system_call
-from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of
+from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of, read_is_ending
 from servicekit.questions import Questions
 from servicekit.remote_clock import RemoteClocks
 
@@ -51,6 +51,7 @@ class UserStates:
             (self._users,),
             lease,
             as_of=read_as_of,
+            is_ending=read_is_ending,
             clocks=self._clocks,
             ask=lambda: self._fetch(NOBODY),
         )
