@@ -64,6 +64,8 @@ POLL_S = 0.5
 LOOK_AGAIN_S = 0.01
 # So many deliveries of a relay are under way at a time, besides those that a caller waits for.
 BATCH = 20
+# While the receiver is too slow to take them in time, fewer are: down to so many, of which some may be slow themselves.
+LEAST_UNDER_WAY = 5
 # How old the metrics get.
 REPORT_S = 2.0
 KEPT = timedelta(days=7)
@@ -72,11 +74,11 @@ MOST_DELETED = 1000
 LONGEST_BACKOFF_S = 5
 # A receiver that is away is asked again soon: what waits is wanted as soon as it is back.
 AWAY_PAUSE_S = 0.5
+SLOW = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 AWAY = (
+    *SLOW,
     grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
 
 # Before every owner.
@@ -142,6 +144,8 @@ class Outbox:
         self._deliveries: set[asyncio.Task[None]] = set()
         self._under_way: dict[asyncio.Task[_Ending], Event] = {}
         self._is_away = False
+        # How many may be under way: half as many when one was not taken in time, one more when one was.
+        self._most_under_way = BATCH
         self._last_arrival = 0.0
         self._next_probe = 0.0
         self._last_owner = NOBODY
@@ -192,8 +196,12 @@ class Outbox:
     async def deliver_soon(self, owner_id: UUID, wait_s: float) -> None:
         """Deliver at once what waits for an owner, and wait for that at most ``wait_s`` seconds.
 
-        What has not arrived by then is still on its way: stopping it would leave its lease to run out.
+        What has not arrived by then is still on its way: stopping it would leave its lease to run out. While the
+        receiver is slow, nobody waits: it gets no more at a time than the relay sends.
         """
+        if self._most_under_way < BATCH // 2:
+            self._wake.set()
+            return
         delivery = asyncio.create_task(self._deliver_all(owner_id, time.monotonic() + wait_s))
         self._deliveries.add(delivery)
         delivery.add_done_callback(self._deliveries.discard)
@@ -289,7 +297,7 @@ class Outbox:
 
         It is not waited for how that one ends, because the event itself may be what is slow.
         """
-        free = BATCH - under_way
+        free = max(0, self._most_under_way - under_way)
         if not self._is_away or free == 0:
             return free
         now = time.monotonic()
@@ -339,6 +347,8 @@ class Outbox:
             log.warning("event not delivered", event_id=str(event.id), status=code.name)
             if code not in AWAY:
                 return _Ending.FAILED
+            if code in SLOW:
+                self._most_under_way = max(LEAST_UNDER_WAY, self._most_under_way // 2)
             if self._last_arrival <= began:
                 self._is_away = True
                 return _Ending.UNTRIED
@@ -352,6 +362,7 @@ class Outbox:
         # The receiver hears nothing of an event that nobody can read any more.
         if event.payload is not None:
             self._last_arrival = time.monotonic()
+            self._most_under_way = min(BATCH, self._most_under_way + 1)
             if self._is_away:
                 self._is_away = False
                 self._wake.set()

@@ -17,7 +17,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from servicekit import outbox as outbox_module
 from servicekit.history import grants
 from servicekit.metrics import OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
-from servicekit.outbox import AWAY, BATCH, Event, Outbox, outbox_table
+from servicekit.outbox import AWAY, BATCH, LEAST_UNDER_WAY, Event, Outbox, outbox_table
 from servicekit.quick_statement import QuickStatement
 
 TABLE = outbox_table(MetaData())
@@ -155,6 +155,15 @@ async def rows_looked_at(kit: Any, statement: QuickStatement, values: dict[str, 
     return rows(plan["Plan"])
 
 
+async def become_slow(outbox: Outbox, receiver: Receiver) -> None:
+    """Take so many events too late that hardly any are sent, and then one in time."""
+    receiver.away = grpc.StatusCode.DEADLINE_EXCEEDED
+    for _ in range(5):
+        await outbox._attempt(Event(uuid4(), uuid4(), b"late"))
+    receiver.away = None
+    await outbox._attempt(Event(uuid4(), uuid4(), b"last"))
+
+
 def is_leased(kit: Any) -> bool:
     return count(kit, "leased_until > now()") > 0
 
@@ -204,6 +213,19 @@ class TestDeliverSoon:
         await outbox.deliver_soon(owner_id, 5)
 
         assert time.monotonic() - began < 1
+
+    async def test_leaves_it_to_the_relay_while_the_receiver_is_slow(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox, owner_id = new_outbox(), uuid4()
+        await become_slow(outbox, receiver)
+        await add(kit, outbox, owner_id, b"one")
+
+        await outbox.deliver_soon(owner_id, 60)
+
+        assert receiver.arrived == [b"last"]
+        async with running(outbox):
+            await until(lambda: receiver.arrived == [b"last", b"one"])
 
     async def test_waits_for_the_relay(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
         outbox, owner_id = new_outbox(), uuid4()
@@ -290,6 +312,22 @@ class TestRun:
             assert receiver.under_way.total() == BATCH
             receiver.is_open.set()
             await until(lambda: len(receiver.arrived) == 2 * BATCH)
+
+    async def test_sends_less_at_a_time_to_a_receiver_that_is_slow(
+        self, kit: Any, new_outbox: Any, receiver: Receiver
+    ) -> None:
+        outbox = new_outbox()
+        await become_slow(outbox, receiver)
+        receiver.is_open.clear()
+        await add_of_each(kit, outbox, [uuid4() for _ in range(2 * BATCH)], b"one")
+
+        async with running(outbox):
+            await until(lambda: receiver.under_way.total() > LEAST_UNDER_WAY)
+            await outbox._relay()
+            assert receiver.under_way.total() == LEAST_UNDER_WAY + 1
+            receiver.is_open.set()
+            await until(lambda: len(receiver.arrived) == 2 * BATCH + 1)
+        assert outbox._most_under_way == BATCH
 
     async def test_delivers_all_at_once_when_the_receiver_is_back(
         self, kit: Any, new_outbox: Any, receiver: Receiver
