@@ -1,7 +1,6 @@
 """Runs the experiments and prints the table: ``python -m chaos --scale quick|full [--only 1,3] [--seed N]``."""
 
 import argparse
-import asyncio
 import platform
 import random
 import subprocess
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+import uvloop
 
 from chaos.experiment import Experiment, Finding
 from chaos.rig import ROOT
@@ -50,7 +50,7 @@ def main() -> None:
     for experiment in chosen:
         print(f"{experiment.number}. {experiment.title} (seed {arguments.seed}, {experiment})", flush=True)
         at = time.monotonic()
-        finding = asyncio.run(_run(experiment, arguments.seed))
+        finding = uvloop.run(_run(experiment, arguments.seed))
         _tell(finding, time.monotonic() - at)
         rows.append((experiment, finding))
     table = _table(rows)

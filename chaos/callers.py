@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from chaos.workload import Operation
 
@@ -78,7 +78,7 @@ class _Caller(asyncio.Protocol):
         self._answer: asyncio.Future[tuple[int, bool]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:

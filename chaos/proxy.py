@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -154,7 +155,7 @@ class _Caller(asyncio.Protocol):
         self._opening: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)
         self._link.ends.append(transport)
         self._transport = transport
         self._opening = asyncio.get_running_loop().create_task(self._open())

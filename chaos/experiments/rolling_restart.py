@@ -20,7 +20,8 @@ class RollingRestart(Experiment):
 
     rounds: int = 2
     rate: float = 100.0
-    settle_s: float = 3.0
+    # How long a replica is back before the next one is stopped: a new one starts cold, which costs the others time.
+    settle_s: float = 8.0
 
     async def measure(self, scene: Scene) -> Finding:
         rig, workload = scene.rig, scene.workload
