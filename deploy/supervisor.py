@@ -48,7 +48,7 @@ class Program:
     # What the kernel sends when we are killed. A program that can lose nothing is killed too.
     orphan_signal: signal.Signals = signal.SIGKILL
     # How long it may take to stop by itself, in seconds, and what tells it then that there is no more time.
-    grace_s: float = 15.0
+    grace_s: float = 20.0
     hurry_signal: signal.Signals = signal.SIGKILL
     process: subprocess.Popen[bytes] | None = None
 

@@ -482,6 +482,8 @@ class Watch(Generic[Heard]):
         leads = stream is self._leading
         is_ending = self._is_ending(message)
         if is_ending and not leads:
+            # Whatever is heard of this sender, the next one that is tried has not said it.
+            stream.heard_at = None
             raise _Over(ENDING)
         as_of = self._as_of(message)
         is_first = stream.heard_at is None
@@ -524,7 +526,8 @@ class Watch(Generic[Heard]):
         """
         successor = stream.successor
         if successor is None or successor.reading.done():
-            stream.successor = self._begin(self._read_another, self._patience_s)
+            # The old stream does not wait for long for one that does not open.
+            stream.successor = self._begin(self._read_another, min(self._patience_s, LEASE_S))
         elif successor.heard_at is not None and since >= successor.heard_at:
             self._leading = successor
             raise _Over(HANDED_OVER)

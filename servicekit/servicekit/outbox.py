@@ -144,8 +144,10 @@ class Outbox:
         self._deliveries: set[asyncio.Task[None]] = set()
         self._under_way: dict[asyncio.Task[_Ending], Event] = {}
         self._is_away = False
-        # How many may be under way: half as many when one was not taken in time, one more when one was.
+        # How many may be under way: half as many when one was not taken in time, one more when one was. What was sent
+        # before that became known tells nothing new.
         self._most_under_way = BATCH
+        self._halved_at = 0.0
         self._last_arrival = 0.0
         self._next_probe = 0.0
         self._last_owner = NOBODY
@@ -197,9 +199,9 @@ class Outbox:
         """Deliver at once what waits for an owner, and wait for that at most ``wait_s`` seconds.
 
         What has not arrived by then is still on its way: stopping it would leave its lease to run out. While the
-        receiver is slow, nobody waits: it gets no more at a time than the relay sends.
+        receiver is slow, only as many wait as it may get at a time.
         """
-        if self._most_under_way < BATCH // 2:
+        if len(self._under_way) + len(self._deliveries) >= self._most_under_way < BATCH:
             self._wake.set()
             return
         delivery = asyncio.create_task(self._deliver_all(owner_id, time.monotonic() + wait_s))
@@ -347,8 +349,9 @@ class Outbox:
             log.warning("event not delivered", event_id=str(event.id), status=code.name)
             if code not in AWAY:
                 return _Ending.FAILED
-            if code in SLOW:
+            if code in SLOW and began >= self._halved_at:
                 self._most_under_way = max(LEAST_UNDER_WAY, self._most_under_way // 2)
+                self._halved_at = time.monotonic()
             if self._last_arrival <= began:
                 self._is_away = True
                 return _Ending.UNTRIED

@@ -300,7 +300,10 @@ async def serve(
         waiting = asyncio.ensure_future(stopping.wait())
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
         if hand_over is not None and waiting.done():
-            await hand_over()
+            try:
+                await hand_over()
+            except Exception:
+                log.exception("streams could not be handed over")
         await health.enter_graceful_shutdown()
         await asyncio.sleep(BALANCER_WAIT_S if waiting.done() else 0)
         draining.set()

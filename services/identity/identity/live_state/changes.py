@@ -33,7 +33,8 @@ class LiveStateChanges:
     round trip that was completed. It does so on this replica's clock, which readers learn to read from the answers to
     their questions, as these tell when they were seen; and from the opening of the stream, which is a question too.
 
-    A replica that is about to stop says so on its streams, and goes on with them until their readers hear another one.
+    A replica that is about to stop says so on its streams, and goes on with them until their readers hear another one, but
+    not for long.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -104,9 +105,10 @@ class LiveStateChanges:
         async with connection:
             with cut_off_after(ANSWER_S, connection):
                 await _require_primary(connection)
-                self._as_of = time.monotonic()
+                asked_at = time.monotonic()
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
-            # What was announced while nobody listened is not known.
+            # What was announced while nobody listened is not known. Nobody may be told of that moment but with this.
+            self._as_of = asked_at
             self._publish(WatchLiveStateResponse(everything=True))
             while True:
                 asked_at = time.monotonic()
