@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
 from chaos.experiment import Experiment, Finding, Scene, problems_of
 from chaos.rig import PROCESSES, Layout
@@ -10,11 +11,11 @@ from chaos.workload import Outcome, refusals
 
 @dataclass
 class RollingRestart(Experiment):
-    """Stops one replica after the other with SIGTERM, the next one when the last is back."""
+    """Stops one replica after the other with SIGTERM, the next one when the last has been back for a while."""
 
     number = 9
     title = "rolling SIGTERM of everything, two replicas each"
-    must_show = "0 failed requests"
+    must_show = "0 failed requests; no stream of live state ends before another one has taken over"
     faults = frozenset({"terminated"})
     layout = Layout(replicas=2, drain_s=1.0)
 
@@ -45,11 +46,20 @@ class RollingRestart(Experiment):
         failed = [operation for operation in during if operation.outcome is not Outcome.OK]
         retried = sum(len(operation.attempts) > 1 for operation in during)
         verdict = await scene.verdict()
+        broken_off = sum(streams_broken_off(rig.folder / "logs" / f"{name}.log") for name in rig.replicas("gateway", "records"))
         finding = Finding(
-            f"{len(failed)} of {len(during)} requests failed, {retried} were sent again by the client; {verdict}",
+            f"{len(failed)} of {len(during)} requests failed, {retried} were sent again by the client; "
+            f"{broken_off} streams of live state broke off; {verdict}",
             problems_of(verdict),
         )
+        if broken_off:
+            finding.problems.append(f"{broken_off} streams of live state ended before another one had taken over")
         if failed or retried:
             kinds = {operation.kind for operation in during if len(operation.attempts) > 1 or operation in failed}
             finding.problems.append(f"{dict(refusals(during))} for {', '.join(sorted(kinds))}")
         return finding
+
+
+def streams_broken_off(log: Path) -> int:
+    """Return how often a process has forgotten everything because its stream was ended by the other side."""
+    return sum("watched stream is lost" in line and "reason=ended" in line for line in log.read_text().splitlines())

@@ -32,7 +32,6 @@ from servicekit.caller import METADATA_KEY, Call, CallerType
 RAVI, MEERA = "0199aaaa-1111-7000-8000-000000000001", "0199aaaa-1111-7000-8000-000000000002"
 SECRET = "ark_0199aaaa-1111-7000-8000-0000000000aa_" + "s" * 43
 OTHER_SECRET = SECRET[:-1] + "t"
-HEARTBEAT = WatchLiveStateResponse()
 BOUND_S = 1.0
 
 
@@ -45,6 +44,9 @@ class Identity(LiveStateServiceServicer):
         self.asked: list[str] = []
         self.callers: list[Call] = []
         self.streams: set[asyncio.Queue[WatchLiveStateResponse]] = set()
+        self.opened = 0
+        # The numbers of the streams that say that they end.
+        self.ending: set[int] = set()
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.is_away = False
@@ -94,15 +96,17 @@ class Identity(LiveStateServiceServicer):
         opened_at = self._now()
         stream: asyncio.Queue[WatchLiveStateResponse] = asyncio.Queue()
         self.streams.add(stream)
+        number = self.opened
+        self.opened += 1
         try:
             while True:
-                try:
-                    message = await asyncio.wait_for(stream.get(), 0.1)
-                except TimeoutError:
-                    message = HEARTBEAT
+                message = WatchLiveStateResponse(ending=number in self.ending)
+                with suppress(TimeoutError):
+                    message.MergeFrom(await asyncio.wait_for(stream.get(), 0.1))
                 as_of = self._now(self.late_s)
                 if as_of is not None and opened_at is not None:
-                    message = WatchLiveStateResponse(as_of_us=as_of.clock_us - opened_at.clock_us, as_of=as_of)
+                    message.as_of_us = as_of.clock_us - opened_at.clock_us
+                    message.as_of.CopyFrom(as_of)
                 await self.goes_on.wait()
                 yield message
         finally:
@@ -263,6 +267,27 @@ class TestForget:
             await live_state.user_state(RAVI)
             await live_state.key_state(SECRET)
             assert identity.asked == asked
+
+
+class TestIdentityAboutToStop:
+    async def test_hears_another_stream_before_the_first_one_ends(self, silent: LiveState, identity: Identity) -> None:
+        identity.replica_id = "a"
+        running = asyncio.create_task(silent.run())
+        await heard(silent)
+        await silent.user_state(RAVI)
+        identity.ending.add(0)
+        async with asyncio.timeout(5):
+            while identity.opened < 2 or len(identity.streams) > 1:  # noqa: ASYNC110  # nothing announces it
+                await asyncio.sleep(0.01)
+        await silent.user_state(RAVI)
+        assert identity.asked.count(RAVI) == 1
+        identity.users[RAVI].token_generation = 2
+        await identity.say(user_id=RAVI)
+        state = await silent.user_state(RAVI)
+        assert state is not None
+        assert state.token_generation == 2
+        running.cancel()
+        await asyncio.wait([running])
 
 
 class TestIdentityNotHeard:

@@ -239,6 +239,7 @@ class FakeIdentity(LiveStateServiceServicer):
     states: dict[str, UserState] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     news: asyncio.Queue[WatchLiveStateResponse] = field(default_factory=asyncio.Queue)
+    opened: int = 0
     is_away: bool = False
     is_silent: bool = False
     delay_s: float = 0
@@ -260,6 +261,7 @@ class FakeIdentity(LiveStateServiceServicer):
 
     async def WatchLiveState(self, request: Any, context: Any) -> AsyncIterator[WatchLiveStateResponse]:
         """Tell every stream everything, and for the rest what tests put into `news`: one test, one listener."""
+        self.opened += 1
         yield WatchLiveStateResponse(everything=True)
         while True:
             await asyncio.sleep(0.05)

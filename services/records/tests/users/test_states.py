@@ -132,6 +132,18 @@ class TestGet:
 
         await until(hears)
 
+    async def test_opens_another_stream_when_one_is_about_to_end(
+        self, listening: UserStates, kit: Any, user: UserState, fake_identity: Any
+    ) -> None:
+        await remembered(listening, kit, user, fake_identity)
+        before = fake_identity.opened
+
+        async def opens() -> bool:
+            fake_identity.news.put_nowait(WatchLiveStateResponse(ending=True, as_of_us=0))
+            return bool(fake_identity.opened > before)
+
+        await until(opens)
+
     async def test_trusts_nothing_once_identity_falls_silent(
         self, listening: UserStates, kit: Any, user: UserState, fake_identity: Any
     ) -> None:
