@@ -167,6 +167,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     assert isinstance(error, HTTPException)
     request_id = request.scope["state"]["request_id"]
     if error.status_code == 405:
-        methods = allowed_methods(request.app.routes, request.url.path)
+        # The URL's path would be without the tabs and line ends that are in it.
+        methods = allowed_methods(request.app.routes, request.scope["path"])
         return error_response("RQ-104", request_id, headers={"Allow": ", ".join(methods)})
     return error_response("RQ-103" if error.status_code == 404 else "RQ-100", request_id)

@@ -22,7 +22,8 @@ class _Cors(CORSMiddleware):
 class Preflights(_Cors):
     """Answers a browser's preflight from a configured origin; all else goes on to the application.
 
-    So a preflight that is refused gets the 405 in the error envelope that OPTIONS gets everywhere.
+    So a preflight that is refused gets the 405 in the error envelope that OPTIONS gets everywhere. One is refused, too,
+    when it asks for a way from the internet into a private network, which nobody is given.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +31,8 @@ class Preflights(_Cors):
         if scope["type"] == "http" and scope["method"] == "OPTIONS":
             headers = Headers(scope=scope)
             is_known = self.is_allowed_origin(headers.get("origin", ""))
-            if is_known and headers.get("access-control-request-method") in METHODS:
+            asks_for_more = "access-control-request-private-network" in headers
+            if is_known and not asks_for_more and headers.get("access-control-request-method") in METHODS:
                 await self.preflight_response(headers)(scope, receive, send)
                 return
         await self.app(scope, receive, send)

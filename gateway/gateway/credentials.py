@@ -57,6 +57,7 @@ class Claims:
     platform_id: str
     generation: int
     expires_at: int
+    lives_too_long: bool = False
 
 
 def read_credential(headers: Headers) -> Credential:
@@ -163,6 +164,8 @@ class TokenVerifier:
         # What made it genuine stays so; that its time is over is asked every time.
         if claims.expires_at <= time.time():
             raise Refused("AU-203")
+        if claims.lives_too_long:
+            raise Refused("AU-202")
         return claims
 
     def _key_of(self, token: str) -> bytes:
@@ -190,12 +193,17 @@ class TokenVerifier:
         not_before = claims.get("nbf", 0)
         if type(not_before) is not int or max(not_before, claims["iat"]) > latest_start:
             raise ValueError("its time has not come")
-        if claims["exp"] - claims["iat"] > LONGEST_LIFETIME_S:
-            raise ValueError("it lives for too long")
         generation = GENERATION.match(claims["jti"])
         if not generation or not (is_uuid(claims["sub"]) and is_uuid(claims["platform_id"])):
             raise ValueError("an id is not one of ours")
-        return Claims(claims["sub"].lower(), claims["platform_id"].lower(), int(generation[1]), claims["exp"])
+        return Claims(
+            claims["sub"].lower(),
+            claims["platform_id"].lower(),
+            int(generation[1]),
+            claims["exp"],
+            # Once its time is over, that is what is said of it.
+            lives_too_long=claims["exp"] - claims["iat"] > LONGEST_LIFETIME_S,
+        )
 
 
 def is_uuid(text: str) -> bool:

@@ -36,7 +36,8 @@ MAX_PAGE_SIZE = 200
 
 _JOINERS = "\u200c\u200d"
 # What documented patterns rule out: control characters, and the invisible ones that occur in practice. A few more that
-# are refused too can't be written in a way that every engine of regular expressions reads.
+# are refused too can't be written in a way that every engine of regular expressions reads, and what has no meaning
+# isn't the same for all of them.
 _CONTROLS = r"\u0000-\u001f\u007f-\u009f"
 _INVISIBLE_BUT_JOINERS = rf"{_CONTROLS}\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
 _INVISIBLE = rf"{_INVISIBLE_BUT_JOINERS}\u200c\u200d"
@@ -45,6 +46,8 @@ _ANY_LINE = rf"^[^{_INVISIBLE}]+$"
 _TRIMMED_LINE = rf"^[^{_INVISIBLE}]*[^{_INVISIBLE_OR_SPACE}][^{_INVISIBLE}]*$"
 _HUMAN_LINE = rf"^[^{_INVISIBLE_BUT_JOINERS}]*[^{_INVISIBLE_OR_SPACE}][^{_INVISIBLE_BUT_JOINERS}]*$"
 _NEVER_IN_TEXT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Characters for private use, and those that have no meaning, or none that this Python knows: names may need the latter.
+_NEVER_PRINTABLE = _NEVER_IN_TEXT | {"Co", "Cn"}
 _NEVER_IN_METADATA = frozenset({"Cc", "Cs"})
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -82,13 +85,15 @@ class Text:
     """A line of text, checked and cleaned in one pass.
 
     Human text is NFC-normalised, trimmed, and may hold the zero-width joiners that Indic scripts need. Other text (ids,
-    codes, numbers written as text) is left as it is, unless `trimmed`, and may hold no invisible character.
+    codes, numbers written as text) is left as it is, unless `trimmed`, and may hold no invisible character; what is
+    `printable` may hold none without a common meaning either.
     """
 
     shortest: int
     longest: int
     human: bool = False
     trimmed: bool = False
+    printable: bool = False
     example: str | None = None
     documented_pattern: str | None = None
     documented_format: str | None = None
@@ -114,9 +119,13 @@ class Text:
 
     def _refuse_invisible(self, value: str) -> None:
         allowed = _JOINERS if self.human else ""
-        if any(unicodedata.category(c) in _NEVER_IN_TEXT and c not in allowed for c in value):
+        never = _NEVER_PRINTABLE if self.printable else _NEVER_IN_TEXT
+        if any(unicodedata.category(c) in never and c not in allowed for c in value):
             raise PydanticCustomError(
-                "field_characters", "Must not hold control characters or invisible formatting characters."
+                "field_characters",
+                "Must hold printable characters only."
+                if self.printable
+                else "Must not hold control characters or invisible formatting characters.",
             )
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -243,7 +252,7 @@ EmailText = Annotated[str, Text(1, 254, example="ravi@example.org", documented_f
 Url = Annotated[str, Text(1, 2048, example="https://example.org", documented_format="uri")]
 # The longest pattern is 200 characters, but a longer one is the catalogue's to refuse.
 MrnPattern = Annotated[str, Text(1, 1000, example="AP[0-9]{6}")]
-MrnText = Annotated[str, Text(1, 64, trimmed=True, example="AP004711")]
+MrnText = Annotated[str, Text(1, 64, trimmed=True, printable=True, example="AP004711")]
 Secret = Annotated[str, Text(32, 256, example="ark_019a9f3c-7c1e-7d52-b9a4-3f1f0d6c2b11_example")]
 Action = Annotated[str, Text(1, 255, example="user.deactivate")]
 EntityType = Annotated[str, Text(1, 255, example="user")]

@@ -35,6 +35,9 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # They announce a body, or a page in a browser that is only shown an answer that names it.
 _OF_NO_SIMPLE_REQUEST = frozenset({b"content-length", b"transfer-encoding", b"expect", b"origin"})
 
+# In bytes. Whoever reads less in `write_seconds` does not read, whatever the network is like.
+LEAST_READ = 32 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
@@ -46,7 +49,8 @@ class ConnectionLimits:
     head_seconds: float = 10.0
     """From the opening of a connection, or the first byte of a later request, to the end of its headers."""
     write_seconds: float = 10.0
-    """How long a client may leave an answer that fills its buffers unread."""
+    """How long a client may leave an answer that fills its buffers unread; one who reads `LEAST_READ` meanwhile may
+    take as long again."""
     linger_seconds: float = 2.0
     """How long the rest of a request is discarded after its answer, so that the client gets to read the answer."""
 
@@ -380,7 +384,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _abort_unless_written(self) -> None:
         if self._write_deadline is None:
-            self._write_deadline = self.loop.call_later(self._limits.write_seconds, self.transport.abort)
+            self._wait_until_written()
+
+    def _wait_until_written(self) -> None:
+        unwritten = self.transport.get_write_buffer_size()
+        self._write_deadline = self.loop.call_later(self._limits.write_seconds, self._abort_unless_read, unwritten)
+
+    def _abort_unless_read(self, unwritten: int) -> None:
+        if unwritten - self.transport.get_write_buffer_size() < LEAST_READ:
+            self.transport.abort()
+        else:
+            self._wait_until_written()
 
     def _set_deadline(self, seconds: float, action: Callable[[], None]) -> None:
         self._unset_deadline()

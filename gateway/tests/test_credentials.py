@@ -272,6 +272,16 @@ class TestTokenTimes:
     def test_lives_no_longer_than_any_platform_allows(self, verifier, lifetime, answer):
         assert self.verify(verifier, iat=NOW, exp=NOW + lifetime) == answer
 
+    @pytest.mark.parametrize(("exp", "answer"), [(NOW + 1, "AU-202"), (NOW, "AU-203"), (NOW - 10**9, "AU-203")])
+    def test_is_called_expired_however_long_it_lived(self, verifier, exp, answer):
+        assert self.verify(verifier, iat=exp - 86_401, exp=exp) == answer
+
+    def test_lived_too_long_even_when_the_clock_goes_back(self, verifier, monkeypatch):
+        token = sign(claims(iat=NOW - 90_000, exp=NOW), HEADER, KEY.encode())
+        assert refusal(verifier.verify, token) == "AU-203"
+        monkeypatch.setattr(credentials.time, "time", lambda: NOW - 1)
+        assert refusal(verifier.verify, token) == "AU-202"
+
     def test_is_never_called_expired_when_it_is_forged(self, verifier):
         token = sign(claims(iat=NOW - 60, exp=NOW - 1), HEADER, b"x" * 48)
         assert refusal(verifier.verify, token) == "AU-202"

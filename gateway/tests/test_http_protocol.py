@@ -391,6 +391,17 @@ class TestDawdlingClients:
         wait_until(lambda: not served.server.server_state.connections)
         assert len(read_to_end(connection)) < 20_000_000
 
+    def test_gives_one_who_reads_slowly_the_time_it_takes(self, serve):
+        connection = serve(ConnectionLimits(write_seconds=1.0)).connect(receive_buffer=65536)
+        connection.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        read, began = 0, time.monotonic()
+        while chunk := connection.recv(2**20):
+            read += len(chunk)
+            # For longer than anybody has who reads nothing.
+            if time.monotonic() - began < 3:
+                time.sleep(0.1)
+        assert read > 20_000_000
+
     def test_serves_others_meanwhile(self, serve):
         served = serve()
         dawdlers = [served.connect() for _ in range(200)]

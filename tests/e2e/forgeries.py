@@ -352,6 +352,7 @@ def _times() -> Iterator[Forgery]:
     yield Forgery("exp a second ago", at(iat=-60, exp=-1), EXPIRED)
     yield Forgery("exp now", at(iat=-60, exp=0), EXPIRED)
     yield Forgery("exp a year ago", at(iat=-31_540_000, exp=-31_536_000), EXPIRED)
+    yield Forgery("exp a second ago after a year", at(iat=-31_536_000, exp=-1), EXPIRED)
     yield Forgery("exp at the beginning of time", lambda m: m.with_claims(exp=0), EXPIRED)
     yield Forgery("exp before the beginning of time", lambda m: m.with_claims(exp=-1), EXPIRED)
     yield Forgery("exp very long ago", lambda m: m.with_claims(exp=-(10**300)), EXPIRED)

@@ -5,11 +5,15 @@ from uuid import UUID
 
 import grpc
 
+from aarokya.identity.v1.live_state_service_pb2 import UserState
 from aarokya.records.v1 import dependant_service_pb2 as pb
+from aarokya.records.v1.dependant_pb2 import Dependant
 from aarokya.records.v1.dependant_service_pb2_grpc import DependantServiceServicer
+from records.dependants.errors import FamilyFull
 from records.dependants.repository import FAMILY_ORDER, VERSIONS_ORDER, DependantRepository
 from records.dependants.service import DependantService
 from records.users.states import UserStates
+from servicekit.caller import Call
 from servicekit.database import Database
 from servicekit.idempotency import OnceOnly
 from servicekit.page_tokens import PageTokens
@@ -44,13 +48,26 @@ class DependantRpc(DependantServiceServicer):
     async def CreateDependant(self, request: pb.CreateDependantRequest, context: Context) -> pb.CreateDependantResponse:
         call, user_id = call_of(context), UUID(request.user_id)
         state = await self._states.get(call, user_id)
+        try:
+            return await self._create(call, state, request.dependant)
+        except FamilyFull:
+            if not call.caller.is_user:
+                raise
+            # Users' own states are remembered, and the platform may allow more by now. Of what was refused nothing
+            # has stayed, so it can be tried again, in a transaction of its own.
+            latest = await self._states.ask(call, user_id)
+            if latest.max_dependants <= state.max_dependants:
+                raise
+            return await self._create(call, latest, request.dependant)
+
+    async def _create(self, call: Call, state: UserState, wanted: Dependant) -> pb.CreateDependantResponse:
         async with self._database.transaction(call) as tx:
 
             async def effect() -> pb.CreateDependantResponse:
-                dependant = await self._dependants.create_dependant(tx, state, request.dependant)
+                dependant = await self._dependants.create_dependant(tx, state, wanted)
                 return pb.CreateDependantResponse(dependant=dependant)
 
-            return await self._once.once(tx, effect, pb.CreateDependantResponse, owner=lambda _: user_id)
+            return await self._once.once(tx, effect, pb.CreateDependantResponse, owner=lambda _: UUID(state.user_id))
 
     @allow_peers(GATEWAY)
     async def GetDependant(self, request: pb.GetDependantRequest, context: Context) -> pb.GetDependantResponse:

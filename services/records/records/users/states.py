@@ -74,6 +74,10 @@ class UserStates:
             state = await self._users.get(str(user_id))
             if state is not None and state.status == UserStatus.USER_STATUS_ACTIVE:
                 return _visible(call, state)
+        return await self.ask(call, user_id)
+
+    async def ask(self, call: Call, user_id: UUID) -> UserState:
+        """Return where a user stands, as `get` does, but ask identity whoever calls: before somebody is refused."""
         return _visible(call, await self._users.get(str(user_id), fresh=True))
 
     async def get_unless_own(self, call: Call, user_id: UUID) -> UserState | None:

@@ -1,5 +1,6 @@
 """DependantService as the gateway sees it: a running process beside a stand-in for identity."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable
@@ -89,6 +90,41 @@ class TestCreateDependant:
 
         assert await refusal_of(create(gateway, state, first_name="Two")) == "DE_505"
 
+    @pytest.mark.parametrize("has_key", [False, True])
+    async def test_asks_anew_before_it_says_that_the_family_is_full(
+        self, gateway: Any, state: UserState, fake_identity: Any, has_key: bool
+    ) -> None:
+        fake_identity.states[state.user_id].max_dependants = 1
+        await create(gateway, state)
+        await remembered(gateway, state, fake_identity)
+        keyed = Idempotency(secrets.token_bytes(32), b"b" * 32) if has_key else None
+        call = replace(gateway.user(state), idempotency=keyed)
+        assert await refusal_of(create(gateway, state, call, first_name="Two")) == "DE_505"
+        await remembered(gateway, state, fake_identity)
+
+        # Records has not been told yet.
+        fake_identity.states[state.user_id].max_dependants = 2
+        second = create(gateway, state, call, first_name="Two")
+
+        added = (await second).dependant
+        assert (REPLAYED_KEY, "1") not in tuple(await second.trailing_metadata())
+        family = (await list_family(gateway, state)).dependants
+        assert [one.id for one in family if one.first_name == "Two"] == [added.id]
+        again = create(gateway, state, call, first_name="Two")
+        assert (await again).dependant == added if has_key else await refusal_of(again) == "DE_505"
+        assert len((await list_family(gateway, state)).dependants) == 3
+
+    async def test_does_not_say_that_the_family_is_full_when_identity_is_away(
+        self, gateway: Any, state: UserState, fake_identity: Any
+    ) -> None:
+        fake_identity.states[state.user_id].max_dependants = 1
+        await create(gateway, state)
+        await remembered(gateway, state, fake_identity)
+
+        fake_identity.is_away = True
+
+        assert await refusal_of(create(gateway, state, first_name="Two")) == "RQ_111"
+
     async def test_waits_for_self(self, gateway: Any, fake_identity: Any) -> None:
         known = gateway.state()
         fake_identity.states[known.user_id] = known
@@ -104,6 +140,17 @@ class TestCreateDependant:
 
     async def test_tells_field_of_a_broken_rule(self, gateway: Any, state: UserState) -> None:
         assert await refusal_of(create(gateway, state, date_of_birth="2999-01-01")) == "DE_502"
+
+
+async def remembered(gateway: Any, state: UserState, fake_identity: Any) -> None:
+    """Wait until the process remembers what identity says of a user."""
+    for _ in range(250):
+        asked = len(fake_identity.asked)
+        await list_family(gateway, state, gateway.admin)
+        if state.user_id not in fake_identity.asked[asked:]:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("identity is asked every time")
 
 
 class TestUserOfPath:

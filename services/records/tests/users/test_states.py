@@ -156,6 +156,21 @@ class TestGet:
             await listening.get(kit.user(user), UUID(user.user_id))
 
 
+class TestAsk:
+    async def test_asks_whoever_calls(
+        self, listening: UserStates, kit: Any, user: UserState, fake_identity: Any
+    ) -> None:
+        await remembered(listening, kit, user, fake_identity)
+        fake_identity.states[user.user_id] = kit.state(user_id=user.user_id, max_dependants=9)
+
+        assert (await listening.ask(kit.user(user), UUID(user.user_id))).max_dependants == 9
+
+    async def test_hides_user_from_others(self, states: UserStates, kit: Any, user: UserState) -> None:
+        for call in (kit.user(kit.state()), kit.partner_elsewhere):
+            with pytest.raises(UserUnknown):
+                await states.ask(call, UUID(user.user_id))
+
+
 class TestRequireKnown:
     async def test_asks_nobody_about_callers_themselves(self, states: UserStates, kit: Any, fake_identity: Any) -> None:
         nobody = kit.state()
