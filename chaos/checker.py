@@ -231,7 +231,8 @@ class Checker:
         await self._each_has_audit("catalogue", "benefits", "benefit.create")
         rows = await self._rig.ask(
             "records",
-            "SELECT d.id FROM (SELECT id, count(*) AS n FROM dependants GROUP BY id) d LEFT JOIN "
+            "SELECT coalesce(d.id::text, a.entity_id) "
+            "FROM (SELECT id, count(*) AS n FROM dependants GROUP BY id) d FULL JOIN "
             "(SELECT entity_id, count(*) AS n FROM audit_log WHERE entity_type = 'dependant' AND action IN "
             "('dependant.create', 'dependant.update', 'dependant.delete') GROUP BY entity_id) a "
             "ON a.entity_id = d.id::text WHERE a.n IS DISTINCT FROM d.n",
@@ -245,6 +246,12 @@ class Checker:
             f"AND a.action = '{action}' GROUP BY t.id HAVING count(a.id) <> 1",
         )
         self.verdict.half_done += [f"{table} {row[0]} has not one {action} in the audit log" for row in rows]
+        rows = await self._rig.ask(
+            service,
+            f"SELECT a.entity_id FROM audit_log a LEFT JOIN {table} t ON t.id::text = a.entity_id "  # noqa: S608
+            f"WHERE a.action = '{action}' AND t.id IS NULL",
+        )
+        self.verdict.half_done += [f"the audit log tells of {action} {row[0]}, which is not there" for row in rows]
 
     async def _check_events(self) -> None:
         """Every event that was delivered was applied, nothing else was, and the last one of each user has won."""

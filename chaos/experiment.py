@@ -16,6 +16,8 @@ from chaos.workload import SILENT, Operation, Outcome, Workload
 # What may be answered, besides success, while something is broken: that it is. Whatever else is answered is a mistake,
 # as everything that the clients ask for is right.
 FITTING = frozenset({"503 RQ-111", "504 RQ-112", "409 RQ-109"})
+# Of the traffic this share may be left out, as too much was under way.
+MOST_LEFT_OUT = 0.01
 # When so many writes of a kind were asked for, some of them succeed.
 MANY = 50
 
@@ -119,6 +121,8 @@ class Before:
             finding.problems.append(f"answers that nothing explains: {dict(strange.most_common(5))}")
         if never := never_acknowledged(operations):
             finding.problems.append(f"none was acknowledged of: {', '.join(never)}")
+        if finding.left_out > MOST_LEFT_OUT * finding.begun:
+            finding.problems.append(f"{finding.left_out} requests were left out of the traffic")
         if unplanned:
             finding.problems.append(f"{len(unplanned)} processes died unplanned: {unplanned[0]}")
 

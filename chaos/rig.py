@@ -394,7 +394,7 @@ class Rig:
         settings: Mapping[str, str],
         tree: Path | None = None,
     ) -> Program:
-        tree = tree or self.layout.trees.get(module, ROOT)
+        tree = tree or self.layout.trees.get(name) or self.layout.trees.get(module, ROOT)
         kept = {key: text for key, text in os.environ.items() if not key.startswith(("AAROKYA_", "PG", "PYTHON"))}
         return Program(
             name=name,

@@ -16,14 +16,18 @@ NEEDS = {
 
 # What was asked before a process was back may wait for its deadline. So the next question does not wait for that.
 ASK_EVERY_S = 0.25
+# One good answer may be luck.
+IN_A_ROW = 3
 
 
 def answers_again(scene: Scene, name: str, old_pid: int | None = None) -> Callable[[], Awaitable[bool]]:
-    """Return a question whether a process, another one than that with the old id, does its work for callers."""
+    """Return a question whether a process, another one than that with the old id, does its work for some in a row."""
 
     asked: set[asyncio.Task[int]] = set()
+    in_a_row = 0
 
     async def has_recovered() -> bool:
+        nonlocal in_a_row
         if old_pid is not None and scene.rig.pid(name) == old_pid:
             return False
         person = scene.workload.people[0]
@@ -32,11 +36,13 @@ def answers_again(scene: Scene, name: str, old_pid: int | None = None) -> Callab
         asked.add(asyncio.create_task(scene.rig.probe(gateway, read.path, person.headers)))
         answered, _ = await asyncio.wait(asked, timeout=ASK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
         asked.difference_update(answered)
-        has_answered = any(question.result() == 200 for question in answered)
-        if has_answered:
-            for question in asked:
-                question.cancel()
-        return has_answered
+        for question in answered:
+            in_a_row = in_a_row + 1 if question.result() == 200 else 0
+        if in_a_row < IN_A_ROW:
+            return False
+        for question in asked:
+            question.cancel()
+        return True
 
     return has_recovered
 

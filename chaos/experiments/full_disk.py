@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psycopg
+
 from chaos.experiment import Experiment, Finding, Scene, problems_of
 from chaos.rig import Layout
 from chaos.waiting import takes_writes
@@ -18,11 +20,13 @@ DATABASE = f"{SERVICE}-database"
 LEFT_BYTES = 64 * 1024
 # So long after it was full the postmaster may not start yet.
 STARTS_WITHIN_S = 30.0
+# How often the log goes on in another file, until there is none left and PostgreSQL gives up.
+SWITCHES = 8
 
 
 @dataclass
 class FullDisk(Experiment):
-    """Fills the disk of records' database under traffic, and makes room again."""
+    """Fills the disk of records' database under traffic, first so that no table grows, then so that it ends as well."""
 
     number = 11
     title = "full disk under one database"
@@ -44,7 +48,9 @@ class FullDisk(Experiment):
             rig.excuse(DATABASE, self.seconds + STARTS_WITHIN_S)
             await asyncio.to_thread(_fill, filler)
             rig.done_to["disk filled"] += 1
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.seconds / 2)
+            await self._use_up_log(scene)
+            await asyncio.sleep(self.seconds / 2)
             during = workload.history[start:]
             filler.unlink()
             recovered = await rig.until(partial(takes_writes, scene), 60, "records takes writes")
@@ -60,9 +66,20 @@ class FullDisk(Experiment):
         )
         if not refused["503 RQ-111"]:
             finding.problems.append("nothing was refused, so the disk was not full")
+        if not restarted:
+            finding.problems.append("the database found room for its log all the time")
         if by_hand:
             finding.problems.append(f"{by_hand} services did not live through it")
         return finding
+
+    async def _use_up_log(self, scene: Scene) -> None:
+        """Let the database need another file for its log, for which there is no room: it ends, and cannot start."""
+        restarts = scene.rig.restarts[DATABASE]
+        for _ in range(SWITCHES):
+            with contextlib.suppress(psycopg.Error):
+                await scene.rig.ask(SERVICE, "SELECT pg_switch_wal(), pg_sleep(0.3)")
+            if scene.rig.restarts[DATABASE] > restarts:
+                return
 
 
 def _fill(filler: Path) -> None:

@@ -22,7 +22,9 @@ class KillProcesses(Experiment):
 
     kills: int = 50
     rate: float = 100.0
-    pause_s: float = 1.0
+    # Between the recovery from one kill and the next, half as long at least and half as long again at most. What still
+    # comes back from the last kill is no part of how long the next one takes.
+    pause_s: float = 3.0
 
     async def measure(self, scene: Scene) -> Finding:
         rig, workload = scene.rig, scene.workload

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.experiment import Before, Experiment, Finding, Scene, problems_of
-from chaos.rig import PACKAGES, ROOT, Layout, running_rig
+from chaos.rig import PACKAGES, PROCESSES, ROOT, Layout, running_rig
 from chaos.rights import REFUSED, end_rights
 from chaos.workload import Outcome, Workload, refusals
 from deploy.system import GATEWAY, SERVICES
@@ -45,14 +45,14 @@ REVISION = re.compile(r'^revision = "(.+)"$', re.MULTILINE)
 
 @dataclass
 class OldAndNew(Experiment):
-    """Runs gateways of an older revision with the services of this one, and the reverse.
+    """Runs gateways of an older revision with the services of this one, the reverse, and both versions of everything.
 
     Old services live on the newest schema, as they do when its migrations have just run. Under traffic the database of
     one service is expanded and contracted by migrations as any release brings them; after that, rights are ended.
     """
 
     number = 13
-    title = "old gateways with new services and the reverse, across one expand/contract migration"
+    title = "old gateways with new services, the reverse, and all mixed, across one expand/contract migration"
     must_show = "journeys pass both ways, and rights end ≤ 1 s after the answer"
     faults = frozenset({"migrated"})
 
@@ -91,6 +91,10 @@ class OldAndNew(Experiment):
         async with self._version(scene.seed + 1, *SERVICES) as other:
             before = Before(other)
             parts.append(await self._journeys(other, "old services", finding))
+            before.tell(finding, may_be_silent=self.cuts_clients)
+        async with self._version(scene.seed + 2, *(f"{kind}-1" for kind in PROCESSES)) as mixed:
+            before = Before(mixed)
+            parts.append(await self._journeys(mixed, "one old replica of each", finding))
             before.tell(finding, may_be_silent=self.cuts_clients)
         finding.figure = f"{self.revision[:7]} and now: {'; '.join(parts)}"
         return finding

@@ -12,14 +12,14 @@ FOLLOWS_WITHIN_S = 15.0
 # So many join at once, whatever else the traffic does.
 JOINERS = 3
 JOIN_WITHIN_S = 5.0
-# So long everything is as it should be afterwards.
+# So long everything is as it should be before and afterwards.
 CALM_S = 2.0
 NAME = "records-1"
 
 
 @dataclass
 class _Outage:
-    """What was seen of the time in which records was away.
+    """What was seen of the time in which records was away, and of that before and after it.
 
     Attributes:
         elsewhere: the requests that records is not needed for.
@@ -73,8 +73,10 @@ class RecordsDown(Experiment):
         """Let traffic run while records is away, and on until everybody who joined has a SELF."""
         rig, workload = scene.rig, scene.workload
         start = len(workload.history)
-        begin()
         async with workload.traffic(self.rate):
+            # Some are in the middle of something with records then.
+            await asyncio.sleep(CALM_S)
+            begin()
             joining = [workload.begin(workload.register()) for _ in range(JOINERS)]
             try:
                 await asyncio.sleep(seconds)
@@ -99,7 +101,9 @@ class RecordsDown(Experiment):
 
             followed = await rig.until(has_followed, 60, "every SELF has followed")
             await asyncio.sleep(CALM_S)
-        elsewhere = [operation for operation in during if operation.service != "records" and operation.attempts]
+        elsewhere = [
+            operation for operation in workload.history[start:] if operation.service != "records" and operation.attempts
+        ]
         outage = _Outage(elsewhere, joined, followed)
         if errors := refusals(elsewhere):
             outage.problems.append(f"{what}: errors where records is not needed: {dict(errors)}")

@@ -46,7 +46,9 @@ class RollingRestart(Experiment):
         failed = [operation for operation in during if operation.outcome is not Outcome.OK]
         retried = sum(len(operation.attempts) > 1 for operation in during)
         verdict = await scene.verdict()
-        broken_off = sum(streams_broken_off(rig.folder / "logs" / f"{name}.log") for name in rig.replicas("gateway", "records"))
+        broken_off = sum(
+            streams_broken_off(rig.folder / "logs" / f"{name}.log") for name in rig.replicas("gateway", "records")
+        )
         finding = Finding(
             f"{len(failed)} of {len(during)} requests failed, {retried} were sent again by the client; "
             f"{broken_off} streams of live state broke off; {verdict}",
