@@ -1,10 +1,14 @@
 """HTTP/1.1 on the socket: what is malformed, oversized or dawdling is answered in the error envelope and closed."""
 
 import asyncio
+import fcntl
 import logging
 import re
+import sys
+import termios
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -387,14 +391,22 @@ class HttpProtocol(HttpToolsProtocol):
             self._wait_until_written()
 
     def _wait_until_written(self) -> None:
-        unwritten = self.transport.get_write_buffer_size()
-        self._write_deadline = self.loop.call_later(self._limits.write_seconds, self._abort_unless_read, unwritten)
+        self._write_deadline = self.loop.call_later(
+            self._limits.write_seconds, self._abort_unless_read, self._unread_bytes()
+        )
 
-    def _abort_unless_read(self, unwritten: int) -> None:
-        if unwritten - self.transport.get_write_buffer_size() < LEAST_READ:
+    def _abort_unless_read(self, unread_before: int) -> None:
+        if unread_before - self._unread_bytes() < LEAST_READ:
             self.transport.abort()
         else:
             self._wait_until_written()
+
+    def _unread_bytes(self) -> int:
+        """Return how much waits here and in the kernel, which takes more only when a third of its buffer is free."""
+        in_kernel = bytearray(4)
+        with suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
 
     def _set_deadline(self, seconds: float, action: Callable[[], None]) -> None:
         self._unset_deadline()
