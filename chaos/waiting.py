@@ -23,21 +23,28 @@ IN_A_ROW = 3
 def answers_again(scene: Scene, name: str, old_pid: int | None = None) -> Callable[[], Awaitable[bool]]:
     """Return a question whether a process, another one than that with the old id, does its work for some in a row."""
 
-    asked: set[asyncio.Task[int]] = set()
-    in_a_row = 0
+    # Each with its number.
+    asked: dict[asyncio.Task[int], int] = {}
+    count = in_a_row = since = 0
 
     async def has_recovered() -> bool:
-        nonlocal in_a_row
+        nonlocal count, in_a_row, since
         if old_pid is not None and scene.rig.pid(name) == old_pid:
             return False
         person = scene.workload.people[0]
         read = scene.workload.read(NEEDS[name.rpartition("-")[0]], person)
         gateway = scene.rig.replicas("gateway")[0]
-        asked.add(asyncio.create_task(scene.rig.probe(gateway, read.path, person.headers)))
+        count += 1
+        asked[asyncio.create_task(scene.rig.probe(gateway, read.path, person.headers))] = count
         answered, _ = await asyncio.wait(asked, timeout=ASK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-        asked.difference_update(answered)
         for question in answered:
-            in_a_row = in_a_row + 1 if question.result() == 200 else 0
+            number = asked.pop(question)
+            if question.result() == 200:
+                since = since if in_a_row else number
+                in_a_row += 1
+            elif number > since:
+                # What was asked before the first good answer of a row tells of the time before.
+                in_a_row = 0
         if in_a_row < IN_A_ROW:
             return False
         for question in asked:

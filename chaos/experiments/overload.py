@@ -111,7 +111,7 @@ class Overload(Experiment):
         """Ask at a rate, whether answers come or not.
 
         Returns:
-            the answers; how many of them were good ones that came when the time was over; how many did not come.
+            the answers; how many of them were quick and good but came when the time was over; how many did not come.
         """
         answers: list[Told] = []
         late = silent = 0
@@ -124,7 +124,8 @@ class Overload(Experiment):
                 silent += 1
                 return
             answers.append(answer)
-            late += answer.status == 200 and time.monotonic() - began > self.seconds
+            is_good = answer.status == 200 and answer.seconds <= WORTH_S
+            late += is_good and time.monotonic() - began > self.seconds
 
         asking = set()
         began, sent = time.monotonic(), 0

@@ -76,12 +76,13 @@ class RecordsDown(Experiment):
         async with workload.traffic(self.rate):
             # Some are in the middle of something with records then.
             await asyncio.sleep(CALM_S)
+            away = len(workload.history)
             begin()
             joining = [workload.begin(workload.register()) for _ in range(JOINERS)]
             try:
                 await asyncio.sleep(seconds)
                 await asyncio.wait(joining, timeout=JOIN_WITHIN_S)
-                during = workload.history[start:]
+                during = workload.history[away:]
             finally:
                 end()
             joined = [

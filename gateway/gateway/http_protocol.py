@@ -127,7 +127,8 @@ class HttpProtocol(HttpToolsProtocol):
         if idle:
             longest = min(idle, key=lambda protocol: protocol._answered_at)
             longest._unset_keepalive_if_required()
-            longest._close()
+            # Its last answer may still be unread, however long that takes; but there is no more room for it.
+            longest.transport.abort()
             # It takes the loop's next round to go by itself.
             self.connections.discard(longest)
 
@@ -396,7 +397,9 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _abort_unless_read(self, unread_before: int) -> None:
-        if unread_before - self._unread_bytes() < LEAST_READ:
+        # Who asks for more meanwhile takes the place of others.
+        is_waited_for = any(cycle and not cycle.response_complete for cycle in (self._running, self.cycle))
+        if is_waited_for or unread_before - self._unread_bytes() < LEAST_READ:
             self.transport.abort()
         else:
             self._wait_until_written()

@@ -33,8 +33,8 @@ class LiveStateChanges:
     round trip that was completed. It does so on this replica's clock, which readers learn to read from the answers to
     their questions, as these tell when they were seen; and from the opening of the stream, which is a question too.
 
-    A replica that is about to stop says so on its streams, and goes on with them until their readers hear another one, but
-    not for long.
+    A replica that is about to stop says so on its streams, and goes on with them until their readers hear another one,
+    but not for long.
     """
 
     def __init__(self, dsn: str) -> None:
