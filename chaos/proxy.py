@@ -10,7 +10,7 @@ import asyncio
 import random
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -97,6 +97,7 @@ class _Link:
         self.ends: list[asyncio.Transport] = []
         self.has_lost = False
         self._last_due = {True: 0.0, False: 0.0}
+        self._delayed: dict[bool, deque[Callable[[], None]]] = {True: deque(), False: deque()}
         proxy._links.add(self)
 
     def carry(self, data: bytes, to: asyncio.Transport, *, is_answer: bool) -> None:
@@ -120,15 +121,16 @@ class _Link:
     def _later(self, action: Callable[[], None], is_answer: bool) -> None:
         loop, faults = asyncio.get_running_loop(), self.proxy.faults
         delay = faults.delay_s + (faults.delay_answers_s if is_answer else 0.0)
-        now, last = loop.time(), self._last_due[is_answer]
-        if not delay and last <= now:
+        delayed = self._delayed[is_answer]
+        if not delay and not delayed:
             action()
             return
         if delay:
             self.proxy.fired["delayed"] += 1
-        # Nothing overtakes what was delayed before it.
-        due = self._last_due[is_answer] = max(now + delay, last + 1e-6)
-        loop.call_at(due, action)
+        # Nothing overtakes what was delayed before it, in whatever order a loop that counts milliseconds calls.
+        delayed.append(action)
+        due = self._last_due[is_answer] = max(loop.time() + delay, self._last_due[is_answer])
+        loop.call_at(due, lambda: delayed.popleft()())
 
     def reset(self) -> None:
         """Break the connection off, so that both ends get a reset."""

@@ -2,9 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import pytest
+import uvloop
 
 from chaos.http import HttpClient, NoAnswer, NotSent
 from chaos.proxy import Faults, Proxy
@@ -61,6 +63,35 @@ async def test_delays_each_way(client: HttpClient, proxy: Proxy) -> None:
 
     assert 0.2 <= answer.seconds < 0.4
     assert proxy.fired["delayed"] == 2
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_keeps_the_order_whatever_the_delay(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    async def send() -> None:
+        arrived = bytearray()
+        ended = asyncio.Event()
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            arrived.extend(await reader.read(-1))
+            ended.set()
+            writer.close()
+
+        listener = await asyncio.start_server(take, "127.0.0.1", 0)
+        proxy = Proxy("client-server", listener.sockets[0].getsockname()[1], random.Random(1))
+        await proxy.start()
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        sent = bytes(number % 251 for number in range(3000))
+        for number, byte in enumerate(sent):
+            proxy.faults = Faults(delay_s=0.005 if number % 10 == 0 else 0.0)
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.0002)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 5)
+        assert arrived == sent
+        await proxy.stop()
+        listener.close()
+
+    run(send())
 
 
 async def test_delays_answers_alone(client: HttpClient, proxy: Proxy, server: Server) -> None:
