@@ -496,16 +496,18 @@ class Watch(Generic[Heard]):
             if as_of is not None and as_of.moment is not None:
                 opened_us = as_of.moment.clock_us - as_of.since_opening_us
                 self._clocks.learn(stream.asked_at, Moment(as_of.moment.replica_id, opened_us))
-        if leads:
-            self._renew(as_of, stream)
-        if leads and is_ending and as_of is not None:
-            self._hand_over(stream, self._since(as_of, stream.asked_at))
-
-    def _renew(self, as_of: AsOf | None, stream: _Stream) -> None:
+        if not leads:
+            return
         if as_of is None:
             self._lease.renew()
             return
-        self._lease.renew(self._since(as_of, stream.asked_at))
+        since = self._since(as_of, stream.asked_at)
+        self._renew(since, as_of, stream)
+        if is_ending:
+            self._hand_over(stream, since)
+
+    def _renew(self, since: float, as_of: AsOf, stream: _Stream) -> None:
+        self._lease.renew(since)
         if as_of.moment is not None:
             self._ask_if_needed(as_of.moment)
         if self._lease.is_valid:

@@ -583,6 +583,13 @@ class Sender(Opened[Wire]):
         """Let a heartbeat arrive now that was sent before."""
         await self.deliver(self.message(self._clock.now - delay_s, stream=stream), stream)
 
+    async def take_over(self, stream: int = 0) -> None:
+        """Let the newest stream be heard, and then a heartbeat of an older one, which is left for it."""
+        await self.beat(delay_s=0)
+        self._clock.now += 0.25
+        await self.beat(delay_s=0, stream=stream)
+        assert self.opened[stream].is_over
+
 
 class Watching:
     """A watch of the sender's streams."""
@@ -862,10 +869,7 @@ class TestHandOver(Watching):
     async def test_keeps_what_it_remembers(
         self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], service: Service, clock: Clock
     ) -> None:
-        await sender.beat(delay_s=0)
-        clock.now += 0.25
-        await sender.beat(delay_s=0, stream=0)
-        assert sender.opened[0].is_over
+        await sender.take_over()
         for _ in range(20):
             clock.now += 0.25
             await sender.beat(delay_s=0)
@@ -914,7 +918,7 @@ class TestHandOver(Watching):
         assert lease.is_valid
 
     async def test_leaves_another_one_that_ends_too(
-        self, sender: Sender, lease: Lease, monkeypatch: pytest.MonkeyPatch, clock: Clock
+        self, sender: Sender, lease: Lease, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(leased_cache, "ANOTHER_TRY_S", 0.0)
         for number in range(1, 5):
@@ -922,10 +926,7 @@ class TestHandOver(Watching):
             await sender.beat(delay_s=0)
             await sender.wait_for(number + 2)
             assert sender.opened[number].is_over
-        await sender.beat(delay_s=0)
-        clock.now += 0.25
-        await sender.beat(delay_s=0, stream=0)
-        assert sender.opened[0].is_over
+        await sender.take_over()
         assert lease.is_valid
         assert len(sender.opened) == 6
 
@@ -946,35 +947,24 @@ class TestHandOver(Watching):
         await sender.deliver(sender.message(clock.now, "ravi", stream=0), stream=0)
         sender.opens.set()
         await sender.wait_for(3)
-        await sender.beat(delay_s=0)
-        clock.now += 0.25
-        await sender.beat(delay_s=0, stream=0)
-        assert sender.opened[0].is_over
+        await sender.take_over()
         assert lease.is_valid
         assert await cache.get("ravi") == "deactivated@p1"
 
     async def test_looks_for_another_one_when_one_breaks(
-        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], clock: Clock
+        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str]
     ) -> None:
         await sender.deliver(None)
         await sender.beat(delay_s=0, stream=0)
         await sender.wait_for(3)
-        await sender.beat(delay_s=0)
-        clock.now += 0.25
-        await sender.beat(delay_s=0, stream=0)
-        assert sender.opened[0].is_over
+        await sender.take_over()
         assert lease.is_valid
         assert len(cache) == 2
 
-    async def test_hands_over_again(
-        self, sender: Sender, lease: Lease, cache: LeasedCache[str, str], clock: Clock
-    ) -> None:
+    async def test_hands_over_again(self, sender: Sender, lease: Lease, cache: LeasedCache[str, str]) -> None:
         for number in range(5):
             sender.opened[number + 1].is_ending = False
-            await sender.beat(delay_s=0)
-            clock.now += 0.25
-            await sender.beat(delay_s=0, stream=number)
-            assert sender.opened[number].is_over
+            await sender.take_over(number)
             sender.replica_id = "abc"[number % 3]
             sender.opened[-1].is_ending = True
             await sender.beat(delay_s=0)

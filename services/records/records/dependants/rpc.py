@@ -56,7 +56,7 @@ class DependantRpc(DependantServiceServicer):
             # Users' own states are remembered, and the platform may allow more by now. Of what was refused nothing
             # has stayed, so it can be tried again, in a transaction of its own.
             latest = await self._states.ask(call, user_id)
-            if latest.max_dependants <= state.max_dependants:
+            if latest == state:
                 raise
             return await self._create(call, latest, request.dependant)
 
