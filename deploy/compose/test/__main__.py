@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 
@@ -152,6 +153,7 @@ class ComposeTest:
         self.check("databases are apart", self.databases_are_apart)
         self.check("closes slow connections", lambda: self.closes_slow_connections(*dawdling.result()))
         self.check("answers malformed requests", self.answers_malformed_requests)
+        self.check("answers for a gateway that is gone", self.answers_for_a_gateway_that_is_gone)
         self.check("believes no forged address", self.believes_no_forged_address)
         traffic = Traffic(self.url, self.admin_key)
         with traffic.running():
@@ -304,6 +306,23 @@ class ComposeTest:
             answer = connection.recv(4096)
         expect(_code(answer) == (400, "RQ-114"), repr(answer))
         return "400 RQ-114"
+
+    def answers_for_a_gateway_that_is_gone(self) -> str:
+        """Before and after the proxy knows, and with the caller's own id."""
+        (gateway,) = compose("ps", "--quiet", "gateway").split()
+        docker("kill", "--signal", "STOP", gateway)
+        headers = {"admin-api-key": self.admin_key, "x-request-id": "ride-1"}
+        change = ThreadPoolExecutor().submit(self.http.patch, f"/users/{uuid4()}", json={}, headers=headers)
+        time.sleep(0.5)
+        docker("kill", gateway)
+        for answer in (change.result(), self.http.get("/users", headers=headers)):
+            error = answer.json()["error"]
+            told = (answer.status_code, error["code"], error["request_id"], answer.headers["x-request-id"])
+            expect(told == (503, "RQ-111", "ride-1", "ride-1"), str(told))
+            expect("retry-after" in answer.headers, str(answer.headers))
+        docker("start", gateway)
+        self.wait_until_ready()
+        return "503 RQ-111"
 
     def believes_no_forged_address(self) -> str:
         """The balancer is whoever speaks to the proxy from its own address, by default."""
