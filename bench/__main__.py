@@ -65,7 +65,9 @@ def main() -> None:
     """Measure, print the table, keep it if asked to, and fail where a budget is missed."""
     arguments = _arguments()
     comparisons = _measure(arguments.seconds, arguments.rounds, arguments.people)
-    command = f"make bench ARGS='{' '.join(sys.argv[1:])}'" if sys.argv[1:] else "make bench"
+    # `make bench` itself says --record.
+    given = [argument for argument in sys.argv[1:] if argument != "--record"]
+    command = f"make bench ARGS='{' '.join(given)}'" if given else "make bench"
     text = f"{_circumstances(command)}\n\n{_table(comparisons)}"
     print(text, flush=True)
     if arguments.record:

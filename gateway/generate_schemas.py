@@ -97,6 +97,9 @@ class Module:
         verb = message.name.removesuffix("Request")
         resource = next((field.type_name for field in message.field if field.type_name in self._messages), "")
         required = [field for field in message.field if has(field, "REQUIRED")]
+        if verb.startswith("Batch"):
+            # So asks the gateway by itself, for several callers at once.
+            return
         if verb.startswith("List"):
             self._write(f"{verb}Query", "PageQuery", message, self._query_properties(message))
         elif any(field.name == "update_mask" for field in message.field):

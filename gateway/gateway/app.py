@@ -20,12 +20,13 @@ from gateway.edge import Edge
 from gateway.errors import Refused, error_response, refused_response
 from gateway.guards import Gatekeeper
 from gateway.live_state import LiveState
+from gateway.load_shedding import AdmissionQueue
 from gateway.openapi import build_openapi, fragment_of
-from gateway.overload import Door
+from gateway.own_reads import OwnReads
 from gateway.rate_limits import RateLimits
 from gateway.readiness import Readiness
 from gateway.refusals import Refusals
-from gateway.repeats import RepeatsByKind
+from gateway.retry_budget import RetryBudgets
 from gateway.routes import (
     accounts,
     audit_logs,
@@ -41,7 +42,7 @@ from gateway.routes import (
 from gateway.server_wrap import ServiceRouter, allowed_methods, require_declared
 from gateway.settings import GatewaySettings
 from gateway.stubs import Stubs
-from servicekit.garbage import spare_what_stays
+from servicekit.gc_tuning import freeze_startup_objects
 from servicekit.page_tokens import PageTokens
 from servicekit.settings import key_bytes
 
@@ -60,8 +61,8 @@ ROUTERS: tuple[ServiceRouter, ...] = (
 )
 
 
-def create_app(settings: GatewaySettings, draining: asyncio.Event, door: Door | None = None) -> ASGIApp:
-    """Return the whole gateway, which is unready from when `draining` is set, behind a door that it makes if need be.
+def create_app(settings: GatewaySettings, draining: asyncio.Event, admission: AdmissionQueue | None = None) -> ASGIApp:
+    """Return the whole gateway, which is unready from when `draining` is set; without an admission queue it makes one.
 
     Raises:
         NotDeclared: a route does not say who may call it.
@@ -70,7 +71,7 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event, door: Door | 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _connect(app, settings, draining)
-        spare_what_stays()
+        freeze_startup_objects()
         background = [asyncio.create_task(app.state.live_state.run()), asyncio.create_task(app.state.refusals.run())]
         yield
         for task in background:
@@ -98,9 +99,11 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event, door: Door | 
     # To build them takes longer than all the rest of starting, and few ask for them; a test finds what clashes.
     app.state.openapi_of = _documents_when_asked()
     origins = settings.cors_origins
-    app.state.door = door or Door()
+    app.state.admission = admission or AdmissionQueue()
     edge = Edge(
-        Preflights(app, origins) if origins else app, trusted_proxies=settings.trusted_proxies, door=app.state.door
+        Preflights(app, origins) if origins else app,
+        trusted_proxies=settings.trusted_proxies,
+        admission=app.state.admission,
     )
     return CorsHeaders(edge, origins) if origins else edge
 
@@ -108,9 +111,10 @@ def create_app(settings: GatewaySettings, draining: asyncio.Event, door: Door | 
 def _connect(app: FastAPI, settings: GatewaySettings, draining: asyncio.Event) -> None:
     """Make what needs a running event loop."""
     state = app.state
-    state.stubs = Stubs(settings, on_full=state.door.beware)
-    state.door.lead_to(lambda: state.stubs.room)
-    state.repeats = RepeatsByKind()
+    state.stubs = Stubs(settings, on_full=state.admission.start_shedding)
+    state.admission.limit_by(lambda: state.stubs.room)
+    state.own_reads = OwnReads(state.stubs)
+    state.retry_budgets = RetryBudgets()
     # Anybody can make up keys, so asking about them takes nothing away from users.
     state.live_state = LiveState(bounded(state.stubs.identity), keys=bounded(state.stubs.identity))
     state.refusals = Refusals(state.stubs.identity)

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
-from uuid import UUID
 
 import jwt
 from starlette.datastructures import Headers
 
 from gateway.errors import Refused
+from gateway.fields import LONGEST_TOKEN_TTL_S, is_uuid
 from gateway.json_body import decode_json
 from servicekit.settings import NamedSecrets
 
@@ -22,8 +22,6 @@ ALGORITHM = "HS256"
 TEXT_CLAIMS = ("iss", "aud", "sub", "platform_id", "status", "jti")
 TIME_CLAIMS = ("iat", "exp")
 IAT_LEEWAY_S = 10
-# No platform's tokens may live longer, so nobody but a forger says so.
-LONGEST_LIFETIME_S = 86_400
 HEADERS = ("admin-api-key", "api-key", "authorization")
 # A token's id begins with the generation that identity counts up when the user is deactivated.
 GENERATION = re.compile(r"([0-9]{1,18})\.")
@@ -202,13 +200,5 @@ class TokenVerifier:
             int(generation[1]),
             claims["exp"],
             # Once its time is over, that is what is said of it.
-            lives_too_long=claims["exp"] - claims["iat"] > LONGEST_LIFETIME_S,
+            lives_too_long=claims["exp"] - claims["iat"] > LONGEST_TOKEN_TTL_S,
         )
-
-
-def is_uuid(text: str) -> bool:
-    """Return whether a text is a UUID in its usual spelling."""
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False

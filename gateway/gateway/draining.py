@@ -31,7 +31,7 @@ class DrainingServer(uvicorn.Server):
 
     def _end_kept_connections(self) -> None:
         """Say with every answer that its connection ends, so that nobody sends a request into a closing one."""
-        # Of these, and the time, uvicorn makes what goes into each answer.
+        # Uvicorn adds these headers, and Date, to each answer.
         self.config.encoded_headers.append(CLOSE)
         for connection in self.server_state.connections:
             cycle = getattr(connection, "cycle", None)

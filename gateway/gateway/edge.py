@@ -12,9 +12,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.comebacks import Comebacks
 from gateway.errors import Refused, error_response, refused_response
-from gateway.overload import Door
+from gateway.load_shedding import AdmissionQueue
+from gateway.retry_after import RetryAfter
 from servicekit.trace_context import enter_trace
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Edge:
         max_body_bytes: int = MAX_BODY_BYTES,
         body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
         most_requests: int = MOST_REQUESTS,
-        door: Door | None = None,
+        admission: AdmissionQueue | None = None,
     ) -> None:
         """`trusted_proxies` are addresses or networks (CIDR) whose X-Forwarded-For is believed.
 
@@ -88,7 +88,7 @@ class Edge:
         self._load = _Load(most_requests)
         # Whoever asks these again and again takes no room away from others.
         self._never_shed = _Load(most_requests)
-        self._door = door or Door()
+        self._admission = admission or AdmissionQueue()
         self._source = _Source(trusted_proxies)
         self._max_body_bytes = max_body_bytes
         self._body_timeout_seconds = body_timeout_seconds
@@ -124,9 +124,9 @@ class Edge:
             self._max_body_bytes,
             self._body_timeout_seconds,
             load,
-            self._door.comebacks if may_be_shed else None,
+            self._admission.retry_after if may_be_shed else None,
         )
-        if may_be_shed and (self._door.is_overloaded() or load.is_full):
+        if may_be_shed and (self._admission.is_overloaded() or load.is_full):
             await exchange.refuse("RQ-111")
             return
         if scope["path"].endswith("\n"):
@@ -140,7 +140,7 @@ class Edge:
             load.running -= 1
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._door.enter()
+        await self._admission.enter()
         await self._app(scope, receive, send)
 
 
@@ -166,7 +166,6 @@ class _Exchange:
         "_body_complete",
         "_body_deadline",
         "_body_timeout_seconds",
-        "_comebacks",
         "_content_length",
         "_disconnected",
         "_held",
@@ -174,6 +173,7 @@ class _Exchange:
         "_receive",
         "_refused",
         "_request_id",
+        "_retry_after",
         "_send",
         "_started",
     )
@@ -187,10 +187,10 @@ class _Exchange:
         max_body_bytes: int,
         body_timeout_seconds: float,
         load: _Load,
-        comebacks: Comebacks | None,
+        retry_after: RetryAfter | None,
     ) -> None:
         self._load = load
-        self._comebacks = comebacks
+        self._retry_after = retry_after
         self._receive = receive
         self._send = send
         self._request_id = request_id
@@ -276,9 +276,9 @@ class _Exchange:
         await self._send(message)
 
     def _say_when_to_come_back(self, start: Message) -> None:
-        if start["status"] == 503 and self._comebacks is not None:
+        if start["status"] == 503 and self._retry_after is not None:
             headers = [(name, value) for name, value in start["headers"] if name != b"retry-after"]
-            start["headers"] = [*headers, (b"retry-after", b"%d" % self._comebacks.next_in())]
+            start["headers"] = [*headers, (b"retry-after", b"%d" % self._retry_after.next_seconds())]
 
     def _refuse(self, code: str) -> Refused:
         self._refused = Refused(code)

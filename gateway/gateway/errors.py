@@ -10,11 +10,10 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from starlette.responses import Response
 
+from servicekit.errors import DOMAIN, MOST_DETAILS
+
 logger = logging.getLogger(__name__)
 
-MAX_DETAILS = 20
-
-_ERROR_DOMAIN = "aarokya"
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -467,7 +466,7 @@ def error_response(
                 "message": entry.meaning if message is None else message,
                 "request_id": request_id,
                 "details": [
-                    {"field": detail.field, "message": detail.message} for detail in list(details)[:MAX_DETAILS]
+                    {"field": detail.field, "message": detail.message} for detail in list(details)[:MOST_DETAILS]
                 ],
             }
         }
@@ -514,7 +513,10 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> Refused:
         return Refused("RQ-111")
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Refused("RQ-112")
-    logger.error("a call ended with %s and no reason, which callers see as RQ-100", status.name)
+    if status is grpc.StatusCode.UNIMPLEMENTED:
+        logger.warning("a service of another version does not know a call")
+    else:
+        logger.error("a call ended with %s and no reason, which callers see as RQ-100", status.name)
     return Refused("RQ-100")
 
 
@@ -538,7 +540,7 @@ def _read_status_details(
                 if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                     candidate = error_details_pb2.ErrorInfo()
                     detail.Unpack(candidate)
-                    if candidate.domain == _ERROR_DOMAIN:
+                    if candidate.domain == DOMAIN:
                         info = candidate
                 elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                     detail.Unpack(bad_request)

@@ -14,25 +14,26 @@ from starlette.responses import Response
 
 from gateway import messages
 from gateway.errors import Detail, Refused, from_rpc_error, is_typed
+from gateway.fields import ETAG
 from gateway.live_state import LiveState
-from gateway.repeats import RepeatsByKind
+from gateway.own_reads import OwnReads
+from gateway.retry_budget import RetryBudgets
 from gateway.stubs import Stubs
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.deadline import MARGIN_S
 from servicekit.page_tokens import PageTokens
-from servicekit.server import WORTH_ANOTHER_TRY_S
+from servicekit.server import REPLAYED_KEY, WORTH_ANOTHER_TRY_S
 from servicekit.trace_context import onward_trace
 
 BUDGET_S = 5.0
 RETRY_PAUSES_S = (0.05, 0.2, 0.5)
 # A service that went away: CANCELLED is what one that stops answers to calls that it has not looked at.
 GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-REPLAYED_KEY = "aarokya-replayed"
 NO_VERSION = -1  # no resource is ever at this version
 JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_ETAG = re.compile(r'"([1-9][0-9]{0,17})"')
+_ETAG = re.compile(ETAG)
 
 
 class Exchange:
@@ -46,6 +47,8 @@ class Exchange:
         stubs: the services.
         live_state: what this gateway remembers of who may do what; whoever changes that lets it forget.
         pages: the page tokens of lists that the gateway puts together.
+        own_reads: what users read of their own.
+        deadline: when the time for an answer is over, by the event loop's clock.
     """
 
     def __init__(
@@ -62,21 +65,23 @@ class Exchange:
         is_basic: bool,
         is_repeatable: bool,
         stubs: Stubs,
-        repeats: RepeatsByKind,
+        retry_budgets: RetryBudgets,
         live_state: LiveState,
         pages: PageTokens,
+        own_reads: OwnReads,
     ) -> None:
         self.stubs = stubs
         self.live_state = live_state
         self.pages = pages
+        self.own_reads = own_reads
         self._caller = caller
         self._call = Call(caller, request_id, source_address, user_agent, idempotency) if caller else None
         self.if_match = if_match
         self.sent = sent
         self.is_basic = is_basic
         self._is_repeatable = is_repeatable
-        self._repeats = repeats
-        self._deadline = deadline
+        self._retry_budgets = retry_budgets
+        self.deadline = deadline
         self._replayed = False
 
     @property
@@ -98,18 +103,18 @@ class Exchange:
         assert self._call is not None
         metadata = ((METADATA_KEY, self._call.to_bytes()), *onward_trace())
         pauses = iter(RETRY_PAUSES_S if self._call.idempotency or self._is_repeatable else ())
-        repeats = self._repeats.of(request)
+        budget = self._retry_budgets.of(request)
         was_gone = False
         clock = asyncio.get_running_loop().time
         while True:
             began = clock()
-            remaining = self._deadline - began - MARGIN_S
+            remaining = self.deadline - began - MARGIN_S
             if remaining <= 0:
                 raise Refused("RQ-112")
             call = rpc(request, timeout=remaining, metadata=metadata)
             try:
                 answer = await call
-                repeats.note_success()
+                budget.note_success()
                 if self._call.idempotency:
                     self._replayed = any(key == REPLAYED_KEY for key, _ in await call.trailing_metadata())
                 return answer
@@ -120,10 +125,10 @@ class Exchange:
                 is_gone = error.code() in GONE
                 was_gone = was_gone or is_gone
                 if is_gone:
-                    repeats.note_failure()
-                pause = next(pauses, None) if is_ours or (is_gone and repeats.are_allowed) else None
+                    budget.note_failure()
+                pause = next(pauses, None) if is_ours or (is_gone and budget.allows_retry) else None
                 has_waited = is_gone and clock() - began > WORTH_ANOTHER_TRY_S and is_typed(error)
-                if pause is None or has_waited or clock() + pause + MARGIN_S >= self._deadline:
+                if pause is None or has_waited or clock() + pause + MARGIN_S >= self.deadline:
                     raise refused from error
                 await asyncio.sleep(pause)
 
@@ -163,7 +168,7 @@ def read_if_match(values: list[str]) -> int | None:
     if not values or values == ["*"]:
         return None
     match = _ETAG.fullmatch(values[0]) if len(values) == 1 else None
-    return int(match[1]) if match else NO_VERSION
+    return int(match[0][1:-1]) if match else NO_VERSION
 
 
 def read_idempotency(values: list[str], caller: Caller, path: str, body: object) -> Idempotency | None:

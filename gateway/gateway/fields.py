@@ -143,8 +143,13 @@ class Text:
         return described
 
 
+def is_uuid(text: str) -> bool:
+    """Return whether a text is a UUID in its usual spelling."""
+    return _UUID.fullmatch(text) is not None
+
+
 def _read_uuid(value: str) -> str:
-    if _UUID.fullmatch(value) is None:
+    if not is_uuid(value):
         raise PydanticCustomError("field_id", "Must be a UUID, written with hyphens.")
     return value.lower()
 
@@ -309,8 +314,12 @@ JsonObject = Annotated[
     AfterValidator(_check_json_object),
 ]
 
-# Numbers with a range.
-TokenTtlSeconds = Annotated[int, Field(strict=True, ge=300, le=86_400)]
+# A version, quoted, as an ETag is.
+ETAG = r'"[1-9][0-9]{0,17}"'
+
+# Numbers with a range. Nobody but a forger says that a token lives longer than any platform lets it.
+LONGEST_TOKEN_TTL_S = 86_400
+TokenTtlSeconds = Annotated[int, Field(strict=True, ge=300, le=LONGEST_TOKEN_TTL_S)]
 MinUserAge = Annotated[int, Field(strict=True, ge=0, le=120)]
 MaxDependants = Annotated[int, Field(strict=True, ge=0, le=20)]
 Age = Annotated[int, Field(strict=True, ge=0, le=150)]

@@ -23,11 +23,11 @@ from gateway.credentials import (
     Kind,
     TokenVerifier,
     find_operator,
-    is_uuid,
     read_basic,
     read_credential,
 )
 from gateway.errors import Refused
+from gateway.fields import is_uuid
 from gateway.live_state import LiveState
 from gateway.rate_limits import RateLimits
 from gateway.refusals import Refusals
@@ -163,12 +163,14 @@ class Gatekeeper:
             # Basic is no credential of the other routes at all, so nothing of it is looked at there.
             self._require_kind(guard, credential)
             platform_id, secret = read_basic(credential.text)
+        is_fresh = False
         state = await self._live_state.key_state(secret)
         if state is not None and _key_refusal(state) is not None:
             state = await self._live_state.key_state(secret, fresh=True)
+            is_fresh = True
         if state is None or platform_id not in (None, state.platform_id):
             raise Refused("AU-202")
-        refusal = _key_refusal(state)
+        refusal = _key_refusal(state, is_fresh=is_fresh)
         if refusal == "AU-208":
             raise Refused(refusal)
         if counts:
@@ -202,9 +204,10 @@ class Gatekeeper:
         return Caller(CallerType.USER, claims.user_id, UUID(claims.platform_id))
 
 
-def _key_refusal(state: ApiKeyState) -> str | None:
-    """Return why a known key is refused."""
-    is_over = state.HasField("expires_at") and state.expires_at.ToDatetime(UTC) <= datetime.now(UTC)
+def _key_refusal(state: ApiKeyState, *, is_fresh: bool = False) -> str | None:
+    """Return why a known key is refused. Of a fresh state, identity has just said whether the key's time is over."""
+    has_end = not is_fresh and state.HasField("expires_at")
+    is_over = has_end and state.expires_at.ToDatetime(UTC) <= datetime.now(UTC)
     if is_over or state.status != ApiKeyStatus.API_KEY_STATUS_ACTIVE:
         return "AU-208"
     if state.platform_status != PlatformStatus.PLATFORM_STATUS_ACTIVE:

@@ -7,7 +7,7 @@ import re
 import sys
 import termios
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,10 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.edge import NEVER_SHED, SECURITY_HEADERS, messages_of, new_request_id, request_id_of
+from gateway.draining import CLOSE
+from gateway.edge import NEVER_SHED, SECURITY_HEADERS, request_id_of
 from gateway.errors import error_response
-from gateway.overload import Door
+from gateway.load_shedding import AdmissionQueue
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ MOST_UNSENT_BYTES = 16 * 1024
 # A registered name, an IPv4 address or an IPv6 address in brackets, each with or without a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
-# They announce a body, or a page in a browser that is only shown an answer that names it.
+# With these a body follows, or the answer needs CORS headers.
 _OF_NO_SIMPLE_REQUEST = frozenset({b"content-length", b"transfer-encoding", b"expect", b"origin"})
 
 # In bytes. Whoever reads less in `write_seconds` does not read, whatever the network is like.
@@ -67,6 +68,18 @@ class _UnacceptableRequest(Exception):
         self.code = code
 
 
+def _turned_away() -> tuple[bytes, list[bytes]]:
+    """Return the beginning of the head of each RQ-111, and what its body has before and after the request's id."""
+    response = error_response("RQ-111", "-")
+    differs = (b"content-length", b"x-request-id", b"retry-after")
+    headers = [(name, value) for name, value in response.raw_headers if name not in differs] + SECURITY_HEADERS
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return STATUS_LINE[response.status_code] + lines, bytes(response.body).split(b'"-"')
+
+
+TURNED_AWAY_HEAD, TURNED_AWAY_BODY = _turned_away()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -86,13 +99,13 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
-        door: Door | None = None,
+        admission: AdmissionQueue | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._door = door
+        self._admission = admission
         self._running: RequestResponseCycle | None = None
         self._owes_refusal = False
-        # One is, of all that arrive together: the others wait for their turn as they always do.
+        # Of requests that arrive together, one at most is refused early; the others wait for their turn.
         self._has_turned_away = False
         # Uvicorn would write its access log, query strings included, whenever some handler listens.
         self.access_log = False
@@ -260,18 +273,37 @@ class HttpProtocol(HttpToolsProtocol):
         if self._owes_refusal:
             self._owes_refusal = False
             self._has_turned_away = True
-            brought = [value for name, value in self.headers if name == b"x-request-id"]
-            refusal = error_response("RQ-111", request_id_of(brought), headers=self._when_to_come_back("RQ-111"))
-            for message in messages_of(refusal):
-                _finish(self.cycle.send(cast(Any, message)))
+            self._turn_away(self.cycle)
+
+    def _turn_away(self, cycle: RequestResponseCycle) -> None:
+        """Answer RQ-111 as `cycle` would: what is the same in all of them was put together once."""
+        assert self._admission is not None
+        request_id = request_id_of([value for name, value in self.headers if name == b"x-request-id"]).encode()
+        head = [TURNED_AWAY_HEAD]
+        for name, value in cycle.default_headers:
+            head.extend((name, b": ", value, b"\r\n"))
+        if CLOSE in cycle.default_headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            head.append(b"connection: close\r\n")
+        seconds = self._admission.retry_after.next_seconds()
+        body = (b'"%b"' % request_id).join(TURNED_AWAY_BODY)
+        differs = (seconds, request_id, len(body))
+        head.append(b"retry-after: %d\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % differs)
+        self.transport.write(b"".join((*head, body)))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Hand a request on, unless there is too much to do: a refusal needs no task, which costs most of it."""
-        if self._door is not None and cycle.scope["path"] not in NEVER_SHED:
-            if self._is_simple(cycle) and self._door.turns_away():
+        if self._admission is not None and cycle.scope["path"] not in NEVER_SHED:
+            if self._is_simple(cycle) and self._admission.should_shed_early():
                 self._owes_refusal = True
                 return
-            self._door.expect()
+            self._admission.note_arrival()
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
@@ -354,7 +386,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _answer_and_close(self, code: str) -> None:
         headers = {"Connection": "close", **self._when_to_come_back(code)}
-        response = error_response(code, new_request_id(), headers=headers)
+        # Whose request it is that cannot be read to its end.
+        brought = self.headers if self._in_head or self._in_body else ()
+        request_id = request_id_of([value for name, value in brought if name == b"x-request-id"])
+        response = error_response(code, request_id, headers=headers)
         head = [STATUS_LINE[response.status_code]]
         for name, value in (*self.server_state.default_headers, *response.raw_headers, *SECURITY_HEADERS):
             head.extend((name, b": ", value, b"\r\n"))
@@ -363,9 +398,9 @@ class HttpProtocol(HttpToolsProtocol):
         self.close_when_read()
 
     def _when_to_come_back(self, code: str) -> dict[str, str]:
-        if code != "RQ-111" or self._door is None:
+        if code != "RQ-111" or self._admission is None:
             return {}
-        return {"Retry-After": str(self._door.comebacks.next_in())}
+        return {"Retry-After": str(self._admission.retry_after.next_seconds())}
 
     def close_when_read(self) -> None:
         """Close; if the client is still sending, end our side and discard the rest for a moment.
@@ -439,36 +474,26 @@ class _CycleTransport:
         return self._protocol.transport.is_closing()
 
 
-def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run to its end what has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    coroutine.close()
-    raise RuntimeError("an answer has to wait")
-
-
 def server_config(
     app: ASGIApp,
     host: str,
     port: int,
     *,
     limits: ConnectionLimits | None = None,
-    door: Door | None = None,
+    admission: AdmissionQueue | None = None,
     keep_alive_seconds: int = 75,
     graceful_shutdown_seconds: int = 10,
 ) -> uvicorn.Config:
     """Configure the server: this protocol, no access log (it would hold query strings), no trust in proxy headers.
 
     Idle connections live longer than the 60 seconds of common load balancers, which otherwise reuse a closed one.
-    `door` is asked at the earliest moment whether a request is one too many, and again by the edge.
+    `admission` is asked at the earliest moment whether a request is one too many, and again by the edge.
     """
     return uvicorn.Config(
         cast(Any, app),
         host=host,
         port=port,
-        http=cast(Any, partial(HttpProtocol, limits=limits or ConnectionLimits(), door=door)),
+        http=cast(Any, partial(HttpProtocol, limits=limits or ConnectionLimits(), admission=admission)),
         loop="auto",
         ws="none",
         lifespan="on",

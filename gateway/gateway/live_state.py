@@ -20,8 +20,8 @@ from aarokya.identity.v1.live_state_service_pb2 import (
     WatchLiveStateResponse,
 )
 from gateway.errors import Refused
-from servicekit.batches import Batches
 from servicekit.caller import METADATA_KEY, system_call
+from servicekit.data_loader import DataLoader
 from servicekit.errors import ServiceAway
 from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of, read_is_ending
 from servicekit.questions import Questions
@@ -55,7 +55,7 @@ class LiveState:
         self._key_questions = Questions(self._clocks)
         self._users: LeasedCache[str, UserState] = LeasedCache(
             self._lease,
-            Batches(self._fetch_user, self._fetch_users).get,
+            DataLoader(self._fetch_user, self._fetch_users).load,
             tags_of=lambda state: (state.platform_id,),
             max_entries=MOST_USERS,
             max_age_s=USERS_USED_FOR_S,
@@ -120,18 +120,18 @@ class LiveState:
         except ServiceAway as away:
             raise Refused(away.code) from away
 
-    def forget_user(self, user_id: str | UUID) -> None:
+    def invalidate_user(self, user_id: str | UUID) -> None:
         """Forget a user whom this process has just had changed: its next request must not wait for the news."""
-        self._users.forget(str(user_id))
+        self._users.invalidate(str(user_id))
 
-    def forget_key(self, key_id: str | UUID) -> None:
+    def invalidate_key(self, key_id: str | UUID) -> None:
         """Forget a key that this process has just had changed."""
-        self._keys.forget_tag(str(key_id))
+        self._keys.invalidate_tag(str(key_id))
 
-    def forget_platform(self, platform_id: str | UUID) -> None:
+    def invalidate_platform(self, platform_id: str | UUID) -> None:
         """Forget a platform that this process has just had changed, with its users and keys."""
-        self._users.forget_tag(str(platform_id))
-        self._keys.forget_tag(str(platform_id))
+        self._users.invalidate_tag(str(platform_id))
+        self._keys.invalidate_tag(str(platform_id))
 
     def _hash(self, secret: str) -> bytes:
         """Return what stands for a secret in memory; of the secret itself nothing stays."""
@@ -165,10 +165,10 @@ class LiveState:
         self._key_questions.note_sign_of_life()
         match message.WhichOneof("changed"):
             case "user_id":
-                self.forget_user(message.user_id)
+                self.invalidate_user(message.user_id)
             case "key_id":
-                self.forget_key(message.key_id)
+                self.invalidate_key(message.key_id)
             case "platform_id":
-                self.forget_platform(message.platform_id)
+                self.invalidate_platform(message.platform_id)
             case "everything":
-                self._watch.forget_everything()
+                self._watch.invalidate_everything()

@@ -14,7 +14,7 @@ from fastapi.routing import RouteContext
 from starlette.routing import BaseRoute
 
 from gateway.errors import REGISTRY
-from gateway.fields import JSON_VALUE
+from gateway.fields import ETAG, JSON_VALUE
 
 Json = dict[str, Any]
 
@@ -102,7 +102,7 @@ _PARAMETERS: Mapping[str, Json] = {
         "name": "If-Match",
         "in": "header",
         "description": "The ETag that the change rests on; the request is refused when the resource has moved on.",
-        "schema": {"type": "string", "pattern": r'^(\*|"[1-9][0-9]{0,18}")$'},
+        "schema": {"type": "string", "pattern": rf"^(\*|{ETAG})$"},
         "example": '"3"',
     },
 }

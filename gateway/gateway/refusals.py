@@ -22,6 +22,7 @@ from prometheus_client import Counter
 
 from aarokya.identity.v1 import refusal_service_pb2_grpc as pb_grpc
 from aarokya.identity.v1.refusal_service_pb2 import RecordRefusalsRequest, Refusal
+from gateway.user_agent import printable
 from servicekit.background import repeat
 from servicekit.caller import METADATA_KEY, system_call
 
@@ -32,7 +33,6 @@ TIMEOUT_S = 4.0
 MINUTE_S = 60
 # How long the first, the second and any later count of one minute wait, unless the minute is over before.
 WAITS_S = (2, 10, MINUTE_S)
-LONGEST_USER_AGENT = 200
 # Identity is away, has too much to do, or stops and cancels what runs.
 PASSING = (
     grpc.StatusCode.UNAVAILABLE,
@@ -100,7 +100,7 @@ class Refusals:
             row.waiting.count += 1
             return
         due_at = min(now + WAITS_S[min(row.written, len(WAITS_S) - 1)], (minute + 1) * MINUTE_S)
-        row.waiting = _Waiting(1, now, due_at, request_id, _printable(user_agent or ""))
+        row.waiting = _Waiting(1, now, due_at, request_id, printable(user_agent) or "")
 
     async def run(self) -> None:
         """Send counts when they are due, until cancelled; `flush` sends what is left then."""
@@ -168,7 +168,3 @@ def _message(row: _Row, waiting: _Waiting) -> Refusal:
     )
     refusal.first_at.FromMicroseconds(int(waiting.first_at * 1_000_000))
     return refusal
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text[:LONGEST_USER_AGENT] if character.isprintable())

@@ -18,17 +18,18 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from gateway.credentials import Kind, is_uuid
+from gateway.credentials import Kind
 from gateway.edge import NEVER_SHED
 from gateway.errors import Refused
 from gateway.exchange import BUDGET_S, Exchange, read_idempotency, read_if_match
-from gateway.fields import Answer, Body, Query
+from gateway.fields import Answer, Body, Query, is_uuid
 from gateway.guards import PUBLIC, Gatekeeper, Guard
 from gateway.json_body import decode_json
+from gateway.user_agent import printable
 from gateway.validation import read_body, read_query
 from servicekit.deadline import set_deadline
 
-# What a path names that begins with something that is no id.
+# The code when the first id of a path is no UUID.
 UNKNOWN_CODES = {
     "platform_id": "PL-301",
     "user_id": "US-401",
@@ -36,8 +37,8 @@ UNKNOWN_CODES = {
     "benefit_id": "BE-701",
     "mrn_id": "MR-901",
 }
-# Stands for something that is no id further on in a path, whose service first looks for what comes before it. These
-# ids are always made by us, so nothing has this one.
+# Takes the place of a later id that is no UUID, so that the service first looks for what the ids before it name. We
+# make all ids ourselves, so nothing has this one.
 NO_SUCH_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 ANY_ROUTE_CODES = ("RQ-100", "RQ-101", "RQ-114", "RQ-115")
 BODY_CODES = ("RQ-102", "RQ-105", "RQ-106", "RQ-116")
@@ -156,7 +157,7 @@ def _open_exchange(
         caller,
         request_id=state["request_id"],
         source_address=state["source_address"],
-        user_agent=_user_agent(headers.get("user-agent")),
+        user_agent=printable(headers.get("user-agent")),
         idempotency=read_idempotency(keys, caller, _path_of(request, template), value),
         if_match=read_if_match(headers.getlist("if-match")),
         deadline=asyncio.get_running_loop().time() + budget_s,
@@ -164,9 +165,10 @@ def _open_exchange(
         is_basic="authorization" in headers and caller is not None and caller.is_partner,
         is_repeatable=is_repeatable,
         stubs=request.app.state.stubs,
-        repeats=request.app.state.repeats,
+        retry_budgets=request.app.state.retry_budgets,
         live_state=request.app.state.live_state,
         pages=request.app.state.pages,
+        own_reads=request.app.state.own_reads,
     )
 
 
@@ -174,11 +176,6 @@ def _path_of(request: Request, template: str) -> str:
     """Return a request's path with its ids in their one form."""
     ids = {name: text.lower() for name, text in request.path_params.items()}
     return template.partition(" ")[2].format_map(ids)
-
-
-def _user_agent(text: str | None) -> str | None:
-    """Return what a caller's program calls itself, without what could disturb a log."""
-    return "".join(c for c in text[:200] if c.isprintable()) if text else None
 
 
 def _id(text: str) -> str:

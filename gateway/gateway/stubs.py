@@ -30,7 +30,7 @@ from aarokya.records.v1 import (
     mrn_service_pb2_grpc,
 )
 from gateway.bulkhead import Bulkhead, least_room
-from gateway.overload import LONG_LINE
+from gateway.load_shedding import LONG_LINE
 from gateway.settings import GatewaySettings
 from servicekit.channel import open_channel
 from servicekit.tls import channel_credentials

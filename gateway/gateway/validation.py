@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.errors import MAX_DETAILS, Detail, Refused
+from gateway.errors import Detail, Refused
 from gateway.fields import Body, Query
+from servicekit.errors import MOST_DETAILS
 
 BodyT = TypeVar("BodyT", bound=Body)
 QueryT = TypeVar("QueryT", bound=Query)
@@ -62,7 +63,7 @@ def read_query(query_type: type[QueryT], pairs: Sequence[tuple[str, str]]) -> Qu
     """The query parameters in their shape, or `Refused` with RQ-101. One that is there twice is refused."""
     repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if repeated:
-        details = [Detail(_safe(name), "Must be there only once.") for name in repeated[:MAX_DETAILS]]
+        details = [Detail(_safe(name), "Must be there only once.") for name in repeated[:MOST_DETAILS]]
         raise Refused("RQ-101", details=details)
     try:
         return query_type.model_validate(dict(pairs))
@@ -74,7 +75,7 @@ def _details_of(error: ValidationError) -> list[Detail]:
     """What is wrong, field by field, as the details of RQ-101."""
     if error.error_count() > _MAX_LISTED:
         return [Detail("body", "Has too many mistakes to name them.")]
-    problems = error.errors(include_url=False)[:MAX_DETAILS]
+    problems = error.errors(include_url=False)[:MOST_DETAILS]
     return [Detail(_path(problem["loc"]), _message(problem)) for problem in problems]
 
 

@@ -10,8 +10,9 @@ import pytest
 from starlette.datastructures import Headers
 
 from gateway import credentials
-from gateway.credentials import Claims, Kind, TokenVerifier, find_operator, is_uuid, read_basic, read_credential
+from gateway.credentials import Claims, Kind, TokenVerifier, find_operator, read_basic, read_credential
 from gateway.errors import Refused
+from gateway.fields import is_uuid
 from servicekit.settings import NamedSecrets
 from tests.e2e.forgeries import FORGERIES, Material
 from tests.e2e.tokens import sign

@@ -9,10 +9,10 @@ from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
-from gateway.comebacks import A_SECOND
 from gateway.edge import MAX_BODY_BYTES, Edge
 from gateway.errors import Detail, Refused, error_response
-from gateway.overload import Door
+from gateway.load_shedding import AdmissionQueue
+from gateway.retry_after import A_SECOND
 
 
 class Caller:
@@ -332,28 +332,28 @@ class TestLoad:
         assert (await call(edge)).status == 200
 
     async def test_refuses_who_comes_too_late_but_tells_whether_it_lives(self):
-        class Late(Door):
+        class Late(AdmissionQueue):
             def is_overloaded(self):
                 return True
 
-        edge = Edge(answer_state, door=Late())
+        edge = Edge(answer_state, admission=Late())
         refused = await call(edge)
         assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "RQ-111", "1")
         for path in ("/livez", "/readyz"):
             assert (await call(edge, path=path)).status == 200
 
-    @pytest.mark.parametrize("by", ["the door", "a handler", "an exception"])
+    @pytest.mark.parametrize("by", ["the admission queue", "a handler", "an exception"])
     async def test_tells_a_crowd_that_is_refused_to_come_back_one_after_the_other(self, by):
-        class Late(Door):
+        class Late(AdmissionQueue):
             def is_overloaded(self):
-                return super().is_overloaded() or by == "the door"
+                return super().is_overloaded() or by == "the admission queue"
 
         async def away(scope, receive, send):
             if by == "an exception":
                 raise Refused("RQ-111")
             await error_response("RQ-111", scope["state"]["request_id"])(scope, receive, send)
 
-        edge = Edge(away, door=Late())
+        edge = Edge(away, admission=Late())
         told = [int((await call(edge)).headers["retry-after"]) for _ in range(3 * A_SECOND)]
         assert (told[0], told[-1]) == (1, 3)
         assert told == sorted(told)
@@ -382,11 +382,11 @@ class TestLoad:
         assert [(await task).status for task in asking] == [200] * 3
 
     async def test_answers_who_still_waits_in_line_when_the_server_gives_up(self):
-        class Closed(Door):
+        class Closed(AdmissionQueue):
             async def enter(self):
                 await asyncio.Event().wait()
 
-        caller = Caller(Edge(answer_state, door=Closed()))
+        caller = Caller(Edge(answer_state, admission=Closed()))
         task = asyncio.create_task(caller.call())
         await asyncio.sleep(0)
         task.cancel()

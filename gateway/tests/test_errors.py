@@ -10,7 +10,8 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from starlette.responses import Response
 
-from gateway.errors import MAX_DETAILS, REGISTRY, Detail, Refused, error_response, from_rpc_error, refused_response
+from gateway.errors import REGISTRY, Detail, Refused, error_response, from_rpc_error, refused_response
+from servicekit.errors import MOST_DETAILS
 
 # Code and status as the table in the public contract has them.
 CONTRACT = {
@@ -150,7 +151,7 @@ class TestErrorResponse:
 
     def test_limits_the_details(self):
         response = error_response("RQ-101", "r", details=(Detail(f"field_{n}", "is wrong") for n in range(500)))
-        assert len(error_of(response)["details"]) == MAX_DETAILS == 20
+        assert len(error_of(response)["details"]) == MOST_DETAILS == 20
 
     def test_survives_text_that_is_not_encodable(self):
         response = error_response("RQ-101", "r", details=[Detail("\ud800", "is not known")])

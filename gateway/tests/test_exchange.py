@@ -16,7 +16,7 @@ from aarokya.records.v1.mrn_pb2 import Mrn
 from gateway import exchange as module
 from gateway.errors import Refused
 from gateway.exchange import NO_VERSION, Exchange, read_idempotency, read_if_match
-from gateway.repeats import TOKENS_A_SECOND, RepeatsByKind
+from gateway.retry_budget import TOKENS_A_SECOND, RetryBudgets
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency
 from servicekit.channel import RETRY_TOKENS, TOKENS_FOR_SUCCESS
 from servicekit.errors import KeyStillRunning, ServiceAway
@@ -59,7 +59,7 @@ class Rpc:
 
 
 def make_exchange(
-    caller: Caller | None = ADMIN, *, idempotency=None, is_repeatable=False, seconds: float = 5.0, repeats=None
+    caller: Caller | None = ADMIN, *, idempotency=None, is_repeatable=False, seconds: float = 5.0, retry_budgets=None
 ) -> Exchange:
     return Exchange(
         caller,
@@ -73,9 +73,10 @@ def make_exchange(
         is_basic=False,
         is_repeatable=is_repeatable,
         stubs=None,
-        repeats=repeats or RepeatsByKind(),
+        retry_budgets=retry_budgets or RetryBudgets(),
         live_state=None,
         pages=None,
+        own_reads=None,
     )
 
 
@@ -168,12 +169,12 @@ class TestAsk:
         assert len(rpc.calls) == 3
 
     async def test_repeats_nothing_while_much_fails(self):
-        repeats = RepeatsByKind(lambda: 0.0)
+        budgets = RetryBudgets(lambda: 0.0)
 
         async def attempts(*outcomes) -> int:
             rpc = Rpc(*outcomes)
             with contextlib.suppress(Refused):
-                await make_exchange(idempotency=KEY, repeats=repeats).ask(rpc, REQUEST)
+                await make_exchange(idempotency=KEY, retry_budgets=budgets).ask(rpc, REQUEST)
             return len(rpc.calls)
 
         sent = [await attempts(*[grpc.StatusCode.UNAVAILABLE] * 3) for _ in range(40)]
@@ -186,25 +187,25 @@ class TestAsk:
 
     async def test_repeats_again_after_some_time_without_calls(self):
         now = 0.0
-        repeats = RepeatsByKind(lambda: now).of(REQUEST)
+        budget = RetryBudgets(lambda: now).of(REQUEST)
         for _ in range(RETRY_TOKENS):
-            repeats.note_failure()
+            budget.note_failure()
         now = RETRY_TOKENS / 2 / TOKENS_A_SECOND
-        assert not repeats.are_allowed
+        assert not budget.allows_retry
         now += 1
-        assert repeats.are_allowed
+        assert budget.allows_retry
         # No more than all of them come back.
         now += 10 * RETRY_TOKENS
         for _ in range(RETRY_TOKENS // 2):
-            repeats.note_failure()
-        assert not repeats.are_allowed
+            budget.note_failure()
+        assert not budget.allows_retry
 
     async def test_goes_on_repeating_what_else_is_asked(self):
-        repeats = RepeatsByKind(lambda: 0.0)
+        budgets = RetryBudgets(lambda: 0.0)
         for _ in range(RETRY_TOKENS):
-            repeats.of(REQUEST).note_failure()
-        assert not repeats.of(REQUEST).are_allowed
-        assert repeats.of(GetDependantRequest()).are_allowed
+            budgets.of(REQUEST).note_failure()
+        assert not budgets.of(REQUEST).allows_retry
+        assert budgets.of(GetDependantRequest()).allows_retry
 
     @pytest.mark.parametrize("status", [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL])
     async def test_asks_again_for_no_other_reason(self, status):

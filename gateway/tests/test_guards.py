@@ -224,8 +224,13 @@ class TestAdmit:
     async def test_lets_a_key_live_until_it_expires(self, gate):
         gate.live_state.keys[SECRET] = key_state(expires_in_s=60)
         assert (await gate.admit(PARTNER_OR_USER, PARTNER_KEY)).id == KEY_ID
-        gate.live_state.keys[SECRET] = key_state(expires_in_s=-1)
+        gate.live_state.remembered[SECRET] = key_state(expires_in_s=-1)
+        gate.live_state.keys[SECRET] = key_state(expires_in_s=-1, status=EXPIRED)
         assert await gate.refuse(PARTNER_OR_USER, PARTNER_KEY) == "AU-208"
+
+    async def test_leaves_it_to_identitys_clock_when_a_key_expires(self, gate):
+        gate.live_state.keys[SECRET] = key_state(expires_in_s=-1)
+        assert (await gate.admit(PARTNER_OR_USER, PARTNER_KEY)).id == KEY_ID
 
     @pytest.mark.parametrize(
         ("status", "guard", "code"),

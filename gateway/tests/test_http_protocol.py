@@ -18,11 +18,11 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.comebacks import A_SECOND
 from gateway.edge import Edge
 from gateway.errors import REGISTRY
 from gateway.http_protocol import MAX_PIPELINED_REQUESTS, ConnectionLimits, server_config
-from gateway.overload import Door
+from gateway.load_shedding import AdmissionQueue
+from gateway.retry_after import A_SECOND
 from tests.e2e.hostile import broken_chunks, requests
 
 PATIENT = ConnectionLimits()
@@ -101,7 +101,7 @@ def serving(
     limits: ConnectionLimits = PATIENT,
     body_seconds: float = 10.0,
     keep_alive_seconds: int = 75,
-    door: Door | None = None,
+    admission: AdmissionQueue | None = None,
 ) -> Iterator[Served]:
     application = Application()
     edge = Edge(application, body_timeout_seconds=body_seconds)
@@ -110,7 +110,7 @@ def serving(
         "127.0.0.1",
         0,
         limits=limits,
-        door=door,
+        admission=admission,
         keep_alive_seconds=keep_alive_seconds,
         graceful_shutdown_seconds=2,
     )
@@ -322,6 +322,23 @@ class TestMalformedRequests:
         assert served.say(line + b"X-A: a\r\n" * 98 + b"\r\n")[0].status == 200
 
 
+class TestRequestIds:
+    @pytest.mark.parametrize("rest", [b"Host: a b\r\n\r\n", HOST + b"Transfer-Encoding: chunked\r\n\r\nno length"])
+    def test_of_what_cannot_be_read_to_its_end_are_kept(self, served, rest):
+        (answer,) = served.say(b"POST /a HTTP/1.1\r\nX-Request-Id: ride-1\r\n" + rest)
+        assert_refused(answer, "RQ-114")
+        assert answer.error["request_id"] == "ride-1"
+
+    def test_of_an_earlier_request_are_not_taken_again(self, served):
+        connection = served.connect()
+        connection.sendall(b"GET /a HTTP/1.1\r\nX-Request-Id: ride-1\r\n" + HOST + b"\r\n")
+        read_until(connection, b"0 bytes")
+        connection.sendall(b"NONSENSE\r\n\r\n")
+        (refused,) = read_answers(connection)
+        assert_refused(refused, "RQ-114")
+        assert refused.error["request_id"] != "ride-1"
+
+
 class TestDawdlingClients:
     @pytest.mark.parametrize(
         "start",
@@ -490,12 +507,12 @@ class TestConnections:
         assert answer.status == 200
 
 
-class FullHouse(Door):
+class FullHouse(AdmissionQueue):
     """Turns everybody away as long as it is full."""
 
     is_full = True
 
-    def turns_away(self) -> bool:
+    def should_shed_early(self) -> bool:
         return self.is_full
 
 
@@ -525,7 +542,7 @@ class TestClosedConnections:
         wait_until(lambda: one() is None)
 
     def test_that_were_turned_away(self, serve):
-        connection, one = self.open(serve(door=FullHouse()))
+        connection, one = self.open(serve(admission=FullHouse()))
         connection.sendall(self.GET + b"\r\n")
         read_until(connection, b"RQ-111")
         connection.close()
@@ -547,7 +564,7 @@ class TestTurningAway:
     LAST = GET + b"Connection: close\r\n\r\n"
 
     def test_answers_in_the_envelope_and_asks_no_application(self, serve):
-        served = serve(door=FullHouse())
+        served = serve(admission=FullHouse())
         connection = served.connect()
         connection.sendall(self.GET + b"X-Request-Id: ride-1\r\n\r\n")
         head = read_until(connection, b"}}")
@@ -565,7 +582,7 @@ class TestTurningAway:
         assert not served.application.reached
 
     def test_tells_a_crowd_to_come_back_one_after_the_other(self, serve):
-        connection = serve(door=FullHouse()).connect()
+        connection = serve(admission=FullHouse()).connect()
         told = []
         for _ in range(2 * A_SECOND + 1):
             connection.sendall(self.GET + b"\r\n")
@@ -576,28 +593,28 @@ class TestTurningAway:
         assert 2 <= told[-1] <= 3
 
     def test_serves_the_connection_again_when_there_is_room(self, serve):
-        door = FullHouse()
-        connection = serve(HASTY, door=door).connect()
+        admission = FullHouse()
+        connection = serve(HASTY, admission=admission).connect()
         connection.sendall(self.GET + b"\r\n")
         read_until(connection, b"RQ-111")
         # An idle connection is kept for longer than a head that does not end.
         time.sleep(3 * HASTY.head_seconds)
-        door.is_full = False
+        admission.is_full = False
         connection.sendall(self.GET + b"\r\n")
         assert b"0 bytes" in read_until(connection, b"0 bytes")
 
     def test_turns_away_one_of_all_that_arrive_together(self, serve):
-        served = serve(door=FullHouse())
+        served = serve(admission=FullHouse())
         answers = served.say((self.GET + b"\r\n") * (MAX_PIPELINED_REQUESTS - 1) + self.LAST)
         assert [answer.status for answer in answers] == [503] + [200] * (MAX_PIPELINED_REQUESTS - 1)
 
     def test_bounds_what_is_pipelined_behind_it(self, serve):
-        served = serve(door=FullHouse())
+        served = serve(admission=FullHouse())
         served.say((self.GET + b"\r\n") * 500)
         assert len(served.application.reached) <= MAX_PIPELINED_REQUESTS + 1
 
     def test_does_not_take_a_connection_for_idle_that_goes_on_at_once(self, serve):
-        served = serve(door=FullHouse())
+        served = serve(admission=FullHouse())
         connection = served.connect()
         post = b"POST /a HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n" + HOST + b"\r\n"
         connection.sendall(self.GET + b"\r\n" + post)
@@ -608,19 +625,19 @@ class TestTurningAway:
         assert b"3 bytes" in read_to_end(connection)
 
     def test_answers_a_client_that_has_not_read_what_came_before(self, serve):
-        door = FullHouse()
-        door.is_full = False
-        served = serve(door=door)
+        admission = FullHouse()
+        admission.is_full = False
+        served = serve(admission=admission)
         connection = served.connect(receive_buffer=4096)
         connection.sendall(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
         read_until(connection, b"aaaa")
-        door.is_full = True
+        admission.is_full = True
         connection.sendall(self.LAST)
         assert b"RQ-111" in read_to_end(connection) or served.application.reached == ["/large", "/a"]
 
     def test_answers_in_order_behind_one_that_was_let_in(self, serve):
-        door = FullHouse()
-        served = serve(door=door)
+        admission = FullHouse()
+        served = serve(admission=admission)
         post = b"POST /a HTTP/1.1\r\nContent-Length: 3\r\n" + HOST + b"\r\nabc"
         first, second, third = served.say(post + self.GET + b"\r\n" + self.LAST)
         assert [answer.body for answer in (first, second, third)] == [b"3 bytes", b"0 bytes", b"0 bytes"]
@@ -635,5 +652,5 @@ class TestTurningAway:
         ],
     )
     def test_leaves_to_the_application_what_is_not_the_same_for_all(self, serve, request_):
-        (answer,) = serve(door=FullHouse()).say(request_ + HOST + b"Connection: close\r\n\r\n")
+        (answer,) = serve(admission=FullHouse()).say(request_ + HOST + b"Connection: close\r\n\r\n")
         assert answer.status == 200

@@ -256,9 +256,9 @@ class TestForget:
 
     async def test_forgets_what_this_process_has_changed(self, live_state: LiveState, identity: Identity) -> None:
         for forget, asked in (
-            (lambda: live_state.forget_user(RAVI), [RAVI]),
-            (lambda: live_state.forget_key("k1"), [SECRET]),
-            (lambda: live_state.forget_platform("p1"), [RAVI, SECRET]),
+            (lambda: live_state.invalidate_user(RAVI), [RAVI]),
+            (lambda: live_state.invalidate_key("k1"), [SECRET]),
+            (lambda: live_state.invalidate_platform("p1"), [RAVI, SECRET]),
         ):
             await live_state.user_state(RAVI)
             await live_state.key_state(SECRET)

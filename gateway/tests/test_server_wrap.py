@@ -86,7 +86,7 @@ class Things:
 
         @routes.post("/things", guard=ADMIN, summary="Make a thing.", answer=Thing, status_code=201)
         async def make_thing(exchange: ExchangeOf, body: ThingBody) -> Response:
-            self.deadline = exchange._deadline
+            self.deadline = exchange.deadline
             return self._answer(caller=exchange.caller, name=body.name, sent=exchange.sent)
 
         @routes.get("/things", guard=ADMIN_OR_USER, summary="List things.", answer=Thing)
@@ -117,7 +117,8 @@ class Things:
         self.app.include_router(routes.router)
         self.app.state.gatekeeper = gatekeeper
         self.app.state.stubs = self
-        self.app.state.live_state = self.app.state.pages = self.app.state.repeats = None
+        self.app.state.live_state = self.app.state.pages = self.app.state.own_reads = None
+        self.app.state.retry_budgets = None
         self.full_service = ""
 
     def require_room(self, service: str) -> None:

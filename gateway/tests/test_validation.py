@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import MAX_DETAILS, Refused
+from gateway.errors import Refused
 from gateway.schemas import audit, catalogue, identity, records
 from gateway.validation import read_body, read_query, read_valid_fields
+from servicekit.errors import MOST_DETAILS
 
 BENEFIT = {
     "benefit_provider_id": "019a9f3c-7c1e-7d52-b9a4-3f1f0d6c2b11",
@@ -82,7 +83,7 @@ class TestReadBody:
             ("mrn", "Is required."),
         ]
         assert len(refusal(read_body, identity.UpdateUserBody, dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 1))) == (
-            MAX_DETAILS
+            MOST_DETAILS
         )
         many = {f"field_{number}": 1 for number in range(20_000)}
         assert refusal(read_body, identity.UpdateUserBody, many) == [("body", "Has too many mistakes to name them.")]

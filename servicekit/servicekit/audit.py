@@ -34,12 +34,12 @@ from uuid6 import uuid7
 from aarokya.audit.v1 import audit_log_pb2
 from aarokya.audit.v1.audit_log_service_pb2 import ListAuditLogsRequest
 from servicekit.caller import Call
+from servicekit.compiled_statement import CompiledStatement
 from servicekit.crypto import MasterKeyMissing, SealBroken
 from servicekit.data_keys import KEY_ID_BYTES, SERVICE_OWNER, DataKeys, OwnerErased
 from servicekit.database import Transaction
 from servicekit.enum_text import number_of, text_of
 from servicekit.messages import changed_fields
-from servicekit.quick_statement import QuickStatement
 from servicekit.rows import TIMESTAMP, set_timestamp, to_datetime
 
 UNTOLD = frozenset({"id", "version", "created_at", "updated_at"})
@@ -156,7 +156,7 @@ class AuditLog:
         self._data_keys = data_keys
         # The database itself says which transaction it is.
         written = [column.name for column in table.c if column.name != "transaction_id"]
-        self._insert = QuickStatement(insert(table), written)
+        self._insert = CompiledStatement(insert(table), written)
 
     async def record(
         self,

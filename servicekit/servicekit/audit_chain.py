@@ -6,14 +6,18 @@ Writers only insert into `audit_log`; a task per process, one at a time per data
 may be committed long after rows that were written later, so neither a time nor a number tells what was seen. But
 each row names the transaction that wrote it, and a snapshot tells below which transaction all have ended: that is
 the *horizon*. All rows below a batch's horizon were chained with it or before. So a pass looks at the rows from the
-horizon on that are not in the chain; it misses none, and reads only the end of an index.
+last batch's horizon on that are not in the chain; it misses none, and reads only the end of an index. A horizon that
+was only seen and not written would not do: a server that crashes gives numbers a second time that nothing on its disk
+tells of.
+
+Rows of a restored backup may name transactions that this server has not come to yet. A process looks for those that are
+not in the chain when it starts, and when the server's count goes back under it.
 """
 
 import asyncio
 import hmac
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -24,6 +28,7 @@ from sqlalchemy import (
     Exists,
     Row,
     Select,
+    Subquery,
     Table,
     Text,
     Uuid,
@@ -42,8 +47,8 @@ from servicekit.advisory_locks import try_lock
 from servicekit.audit_heads import Head, HeadFile
 from servicekit.background import repeat
 from servicekit.caller import system_call
-from servicekit.database import Database, QuickRow, Transaction
-from servicekit.quick_statement import QuickStatement
+from servicekit.compiled_statement import CompiledStatement
+from servicekit.database import Database, DriverRow, Transaction
 
 PERIOD_S = 0.4
 BATCH = 2000
@@ -93,7 +98,7 @@ SETTINGS = {
 }
 
 _HORIZON = bindparam("horizon", type_=BigInteger)
-_PREPARE = QuickStatement(
+_PREPARE = CompiledStatement(
     select(*(func.set_config(name, value, true()).label(name) for name, value in SETTINGS.items()))
 )
 
@@ -111,12 +116,14 @@ class Link(NamedTuple):
 START = Link(0, NO_HASH, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What this process knows from its last pass: all rows below `horizon` are in the chain that ends with `head`."""
+class Seen(NamedTuple):
+    """What a process has looked at: whether at what an older server wrote, too, and how far it came at this one."""
 
-    head: Link
-    horizon: int
+    has_all: bool
+    next_transaction: int
+
+
+NOTHING_SEEN = Seen(False, 0)
 
 
 class AuditChain:
@@ -131,22 +138,19 @@ class AuditChain:
         self._chain = audit_chain
         self._key = key
         self._heads = heads
-        self._known: Known | None = None
+        self._seen = NOTHING_SEEN
         self._last_kept: Head | None = None
         self._overdue = 0
         self._passed_at = time.monotonic()
         chain = audit_chain.c
         links = select(chain.sequence, chain.hash, chain.horizon)
-        self._head_of_chain = QuickStatement(links.order_by(chain.sequence.desc()).limit(1))
-        self._link_by_sequence = QuickStatement(links.where(chain.sequence == bindparam("sequence", type_=BigInteger)))
-        self._batch = QuickStatement(self._select_batch())
-        self._overdue_from = QuickStatement(
-            select(func.count().label("rows")).where(
-                audit_log.c.transaction_id >= _HORIZON,
-                audit_log.c.id < bindparam("overdue_id", type_=Uuid),
-                ~self._is_chained(),
-            )
+        self._head_of_chain = CompiledStatement(links.order_by(chain.sequence.desc()).limit(1))
+        self._link_by_sequence = CompiledStatement(
+            links.where(chain.sequence == bindparam("sequence", type_=BigInteger))
         )
+        self._batch = CompiledStatement(self._select_batch(of_this_server=True))
+        self._batch_of_all = CompiledStatement(self._select_batch(of_this_server=False))
+        self._overdue_rows = CompiledStatement(self._select_overdue())
 
     async def run(self) -> None:
         """Seal what is committed, until cancelled; a database that is away is waited for."""
@@ -169,22 +173,19 @@ class AuditChain:
         """
         if self._last_kept is None:
             self._last_kept = await asyncio.to_thread(self._heads.last)
-        longest_s = LONGEST_S if self._known is None else STEADY_S
+        longest_s = STEADY_S if self._seen.has_all else LONGEST_S
         async with self._database.transaction(system_call(self._service), longest_s=longest_s) as tx:
             alone = await try_lock(tx, LOCK)
             await _PREPARE.execute(tx, {})
             head = await self._head(tx)
             was_there = await self._is_there(tx, self._last_kept)
-            horizon = self._known.horizon if self._known and self._known.head == head else head.horizon
-            batch: list[Link] = []
-            if alone:
-                batch, horizon = await self._seal_from(tx, head, horizon)
-            overdue = await self._count_overdue(tx, horizon)
+            batch, seen = await self._seal_after(tx, head) if alone else ([], self._seen)
             head = batch[-1] if batch else head
+            overdue = await self._count_overdue(tx, head.horizon)
             if not batch and self._is_news(Head(head.sequence, head.hash)):
                 # Outside the database nothing may be known of that a standby lacks.
-                await tx.confirm_reads()
-        self._known = Known(head, horizon)
+                await tx.wait_for_replication()
+        self._seen = seen
         self._overdue = overdue
         await asyncio.to_thread(self._keep, Head(head.sequence, head.hash), was_there)
         self._passed_at = time.monotonic()
@@ -192,14 +193,17 @@ class AuditChain:
             log.info("audit chain sealed", sequence=head.sequence, hash=head.hash.hex(), rows=len(batch))
         return len(batch)
 
-    async def _seal_from(self, tx: Transaction, head: Link, horizon: int) -> tuple[list[Link], int]:
-        """Chain the rows from the horizon on that are not chained yet; return the links and the new horizon."""
-        rows, lowest_running, next_transaction = await self._unsealed(tx, horizon)
-        if horizon > next_transaction:
-            # The database was restored into a server that counts transactions from a lower number.
-            rows, lowest_running, _ = await self._unsealed(tx, 0)
+    async def _seal_after(self, tx: Transaction, head: Link) -> tuple[list[Link], Seen]:
+        """Chain the rows from a link's horizon on that are not chained yet, a batch at most."""
+        statement = self._batch if self._seen.has_all else self._batch_of_all
+        rows, lowest_running, next_transaction = await self._unsealed(tx, statement, head.horizon)
+        if next_transaction < self._seen.next_transaction:
+            # Another server, or one that has crashed.
+            statement = self._batch_of_all
+            rows, lowest_running, next_transaction = await self._unsealed(tx, statement, head.horizon)
+        seen = Seen(statement is self._batch or len(rows) < BATCH, next_transaction)
         if not rows:
-            return [], lowest_running
+            return [], seen
         # Of a full batch's last transaction, rows may be left over.
         horizon = min(lowest_running, rows[-1].transaction_id) if len(rows) == BATCH else lowest_running
         links: list[Link] = []
@@ -215,34 +219,48 @@ class AuditChain:
                 for row, link in zip(rows, links, strict=True)
             ],
         )
-        return links, horizon
+        return links, seen
 
-    async def _unsealed(self, tx: Transaction, horizon: int) -> tuple[Sequence[QuickRow], int, int]:
+    async def _unsealed(
+        self, tx: Transaction, statement: CompiledStatement, horizon: int
+    ) -> tuple[Sequence[DriverRow], int, int]:
         """Return a batch of rows that are not chained, the lowest transaction that still runs, and the next one to be.
 
         All three are of one snapshot, that of the one statement: what is not among the rows is either above the
         lowest running transaction or was never committed.
         """
-        rows = await self._batch.rows(tx, {"horizon": horizon, "most": BATCH})
+        rows = await statement.rows(tx, {"horizon": horizon, "most": BATCH})
         return [row for row in rows if row.id is not None], rows[0].lowest_running, rows[0].next_transaction
 
-    def _select_batch(self) -> Select[*tuple[Any, ...]]:
+    def _select_batch(self, *, of_this_server: bool) -> Select[*tuple[Any, ...]]:
         table = self._log
-        snapshot = select(
-            _number(func.pg_snapshot_xmin(func.pg_current_snapshot())).label("lowest_running"),
-            _number(func.pg_snapshot_xmax(func.pg_current_snapshot())).label("next_transaction"),
-        ).subquery()
-        batch = (
-            select(table.c.id, table.c.transaction_id, self._spelt())
-            .where(table.c.transaction_id >= _HORIZON, ~self._is_chained())
-            .order_by(table.c.transaction_id, table.c.id)
-            .limit(bindparam("most", type_=BigInteger))
-            .lateral()
+        snapshot = _snapshot()
+        batch = select(table.c.id, table.c.transaction_id, self._spelt()).where(
+            table.c.transaction_id >= _from(snapshot), ~self._is_chained()
+        )
+        if of_this_server:
+            batch = batch.where(table.c.transaction_id < snapshot.c.next_transaction)
+        ordered = (
+            batch.order_by(table.c.transaction_id, table.c.id).limit(bindparam("most", type_=BigInteger)).lateral()
         )
         return (
-            select(snapshot, batch)
-            .select_from(snapshot.outerjoin(batch, true()))
-            .order_by(batch.c.transaction_id, batch.c.id)
+            select(snapshot, ordered)
+            .select_from(snapshot.outerjoin(ordered, true()))
+            .order_by(ordered.c.transaction_id, ordered.c.id)
+        )
+
+    def _select_overdue(self) -> Select[int]:
+        table = self._log
+        snapshot = _snapshot()
+        return (
+            select(func.count().label("rows"))
+            .select_from(snapshot.join(table, true()))
+            .where(
+                table.c.transaction_id >= _from(snapshot),
+                table.c.transaction_id < snapshot.c.next_transaction,
+                table.c.id < bindparam("overdue_id", type_=Uuid),
+                ~self._is_chained(),
+            )
         )
 
     async def verify(self, tx: Transaction, from_sequence: int, limit: int = 100_000) -> AuditLogVerification:
@@ -324,7 +342,7 @@ class AuditChain:
 
     async def _count_overdue(self, tx: Transaction, horizon: int) -> int:
         values = {"horizon": horizon, "overdue_id": _id_at(tx, OVERDUE_S)}
-        count: int = (await self._overdue_from.rows(tx, values))[0].rows
+        count: int = (await self._overdue_rows.rows(tx, values))[0].rows
         return count
 
     async def _head(self, tx: Transaction) -> Link:
@@ -405,6 +423,20 @@ class _Walk:
 def _id_at(tx: Transaction, seconds_ago: int) -> UUID:
     """Return a UUIDv7 that is lower than those made later than this. (A row's own time may be any time in the past.)"""
     return UUID(int=int((tx.now.timestamp() - seconds_ago) * 1000) << 80)
+
+
+def _snapshot() -> Subquery:
+    """Return the lowest transaction that still runs, and the next one to be."""
+    snapshot = func.pg_current_snapshot()
+    return select(
+        _number(func.pg_snapshot_xmin(snapshot)).label("lowest_running"),
+        _number(func.pg_snapshot_xmax(snapshot)).label("next_transaction"),
+    ).subquery("snapshot")
+
+
+def _from(snapshot: Subquery) -> ColumnElement[int]:
+    """Return from which transaction on to look: a horizon that the server has not come to yet is an older server's."""
+    return case((snapshot.c.next_transaction < _HORIZON, 0), else_=_HORIZON)
 
 
 def _number(transaction: ColumnElement[Any]) -> ColumnElement[int]:

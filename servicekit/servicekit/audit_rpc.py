@@ -65,4 +65,4 @@ def _require_uuids(request: messages.ListAuditLogsRequest) -> None:
         try:
             UUID(getattr(request, name) or str(UUID(int=0)))
         except ValueError:
-            raise InvalidField(Detail(name, "must be a UUID")) from None
+            raise InvalidField(Detail(name, "Must be a UUID.")) from None

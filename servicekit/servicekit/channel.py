@@ -12,7 +12,7 @@ from servicekit.server import LARGEST_ANSWER, LARGEST_REQUEST
 # What fails takes one of so many tokens, what succeeds brings some back, and nothing is retried while half are gone.
 RETRY_TOKENS = 100
 TOKENS_FOR_SUCCESS = 0.1
-READING_VERBS = ("Get", "BatchGet", "List", "Check", "Resolve", "Verify")
+READING_VERBS = ("Get", "BatchGet", "List", "BatchList", "Check", "Resolve", "Verify")
 
 
 def open_channel(

@@ -32,9 +32,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from uuid6 import uuid7
 
+from servicekit.compiled_statement import CompiledStatement, Values
 from servicekit.crypto import KeyRing, SealBroken, generate_key, open_sealed, seal
 from servicekit.database import Transaction
-from servicekit.quick_statement import QuickStatement, Values
 
 SERVICE_OWNER = UUID(int=0)
 """The owner of what is sealed about nobody in particular, such as an operator's reason for a setting."""
@@ -99,9 +99,9 @@ class DataKeys:
         by_owner = select(table.c.id, table.c.master_key_id, table.c.wrapped).where(
             table.c.owner_id == bindparam("owner")
         )
-        self._by_owner = QuickStatement(by_owner)
-        self._by_owner_held = QuickStatement(by_owner.with_for_update(read=True))
-        self._insert = QuickStatement(
+        self._by_owner = CompiledStatement(by_owner)
+        self._by_owner_held = CompiledStatement(by_owner.with_for_update(read=True))
+        self._insert = CompiledStatement(
             insert(table).on_conflict_do_nothing(index_elements=["owner_id"]),
             ("id", "owner_id", "platform_id", "master_key_id", "wrapped", "created_at"),
         )
@@ -149,6 +149,10 @@ class DataKeys:
         """Return the owner's key to read with, or None when it was never made or was destroyed."""
         row = await self._by_owner.one_or_none(tx, {"owner": owner_id})
         return None if row is None else self._unwrap(row, owner_id)
+
+    async def are_known_of(self, tx: Transaction, owner_id: UUID) -> bool:
+        """Return whether an owner has a key or had one."""
+        return await self._by_owner.one_or_none(tx, {"owner": owner_id}) is not None
 
     async def destroy(self, tx: Transaction, owner_id: UUID, platform_id: UUID | None = None) -> None:
         """Destroy the owner's key for ever and keep one from being made; again, or without a key, is fine.

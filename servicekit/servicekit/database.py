@@ -1,19 +1,20 @@
-"""A service's own database: pooled connections, scoped transactions, refusals by constraint name."""
+"""A service's own database: pooled connections, scoped reads and transactions, refusals by constraint name."""
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import psycopg
 import structlog
 from psycopg import sql
+from psycopg.rows import tuple_row
 from sqlalchemy import Executable, Row
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
@@ -25,6 +26,8 @@ from servicekit.deadline import time_left
 from servicekit.errors import Refusal, ServiceAway, ServiceBusy
 
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
+Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
+Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 2
 # The gateway gives a call 5 s. Callers who come all at once had rather wait for most of that than be refused.
@@ -32,7 +35,8 @@ POOL_WAIT_S = 4.0
 # So many transactions may wait for each connection. Those beyond could not be answered in time.
 WAITING_FOR_EACH = 50
 # A server that hangs, or that nobody reaches any more, does not answer a cancellation either, so the connection is cut
-# off: at the beginning, where nothing can take long, and when nobody can be waiting for the transaction any more.
+# off: at the beginning and in a read by itself, where nothing can take long, and when nobody can be waiting for the
+# transaction any more.
 BEGINNING_S = 3.0
 LONGEST_S = 5.0
 CANCELLING_S = 1.0
@@ -50,14 +54,17 @@ SESSION_OPTIONS = " ".join(
 # A primary that has become a standby; a transaction that was ended because it did nothing, or lasted, for too long.
 UNFIT = frozenset({"25006", "25P03", "25P04"})
 # A former primary may go on answering those who are connected to it, and knows nothing of what is written elsewhere.
-_BEGIN = "BEGIN; SELECT now(), current_setting('transaction_read_only'), "
+_IS_READ_ONLY = "current_setting('transaction_read_only')"
+_BEGIN = f"BEGIN; SELECT now(), {_IS_READ_ONLY}, "
+# A slow read is ended by the server itself, before it is taken for one that a dead connection does not answer.
+_OPEN = f"SELECT {_IS_READ_ONLY}, set_config(%s, %s, true), set_config('statement_timeout', '2500', true)".encode()
 # An entry in the log that nobody reads; a commit waits for standbys only when it has left one.
 _LEAVE_AN_ENTRY = b"SELECT pg_logical_emit_message(true, 'aarokya', '')"
 
 log = structlog.get_logger()
 
 
-class QuickRow(dict[str, Any]):
+class DriverRow(dict[str, Any]):
     """A row that psycopg itself has found: values by column name, which can be read as attributes too."""
 
     __slots__ = ()
@@ -69,12 +76,33 @@ class QuickRow(dict[str, Any]):
             raise AttributeError(name) from None
 
     @property
-    def _mapping(self) -> "QuickRow":
+    def _mapping(self) -> "DriverRow":
         """The row by column name, as SQLAlchemy's rows have it."""
         return self
 
 
-AnyRow = Row[*tuple[Any, ...]] | QuickRow
+AnyRow = Row[*tuple[Any, ...]] | DriverRow
+
+
+class Reader(Protocol):
+    """What reads go through: a transaction, or a connection that opens the scope of the caller for each of them."""
+
+    @property
+    def call(self) -> Call:
+        """Who asked, from where."""
+        ...
+
+    def run(self, statement: bytes, values: Mapping[str, Any]) -> Awaitable[Cursor]:
+        """Run a statement with named parameters, and return its rows as tuples."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _ScopedReads:
+    """A connection without a transaction; `run` opens the scope of the caller for each statement."""
+
+    call: Call
+    run: Callable[[bytes, Mapping[str, Any]], Awaitable[Cursor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +127,28 @@ class Transaction:
         """Run a statement and return its result."""
         return await self.connection.execute(statement)
 
-    async def confirm_reads(self) -> None:
+    async def run(self, statement: bytes, values: Mapping[str, Any]) -> Cursor:
+        """Run a statement with named parameters, and return its rows as tuples."""
+        return await self.driver.cursor(row_factory=tuple_row).execute(statement, values)
+
+    async def wait_for_replication(self) -> None:
         """Have the commit wait for the standbys although nothing was written.
 
         What was read may be a commit that was given up while it waited for them: everybody sees it, and it is lost
         when one of them takes over. So whoever acknowledges it, or acts on it elsewhere, waits for them too.
         """
         await self.driver.execute(_LEAVE_AN_ENTRY)
+
+
+def transaction_of(reader: Reader) -> Transaction:
+    """Return the transaction that is read in.
+
+    Raises:
+        TypeError: there is none, see `Database.reading`; what is to be noted with the read could not be.
+    """
+    if not isinstance(reader, Transaction):
+        raise TypeError("a read by itself has no transaction")
+    return reader
 
 
 class Database:
@@ -158,28 +201,53 @@ class Database:
             ServiceAway: the database does not answer, or not in time.
             ServiceBusy: more transactions wait than can be begun in time.
         """
+        async with self._connected() as connection:
+            driver, now = await self._begin(connection, _scope(self._service, call, presented))
+            try:
+                with cut_off_after(longest_s, driver, cancelling_s=CANCELLING_S):
+                    try:
+                        yield Transaction(connection, driver, call, now)
+                        # Who asked has been told by now that it was not done.
+                        time_left(longest_s)
+                    except BaseException as error:
+                        # Without an answer it is rolled back as well, and what went wrong before is what matters.
+                        with suppress(psycopg.Error):
+                            await _end(connection, driver, b"ROLLBACK")
+                        if _is_unfit(error):
+                            # The next one may lead to a server that can be written to.
+                            await connection.invalidate()
+                        raise
+                    await _end(connection, driver, b"COMMIT")
+            finally:
+                if driver.closed:
+                    await connection.invalidate()
+
+    @asynccontextmanager
+    async def reading(self, call: Call) -> AsyncIterator[Reader]:
+        """Open what only reads go through, each by itself in what the caller may see, and in one round trip.
+
+        An operator's look at a person is noted, and that is a write; so operators read in a transaction.
+
+        Raises:
+            ServiceAway: the database does not answer, or not in time.
+            ServiceBusy: more transactions wait than can be begun in time.
+        """
+        if call.caller.is_admin:
+            async with self.transaction(call) as tx:
+                yield tx
+        else:
+            async with self._connected() as connection:
+                yield _ScopedReads(call, partial(self._read, connection, _setting(self._service, call)))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """Take a connection from the pool, and say in the errors of services what goes wrong."""
         if self._running >= self._pool_size * (1 + WAITING_FOR_EACH):
             raise ServiceBusy
         self._running += 1
         try:
             async with self._engine.connect() as connection:
-                driver, now = await self._begin(connection, _scope(self._service, call, presented))
-                try:
-                    with cut_off_after(longest_s, driver, cancelling_s=CANCELLING_S):
-                        try:
-                            yield Transaction(connection, driver, call, now)
-                        except BaseException as error:
-                            # Without an answer it is rolled back as well, and what went wrong before is what matters.
-                            with suppress(psycopg.Error):
-                                await _end(connection, driver, b"ROLLBACK")
-                            if _is_unfit(error):
-                                # The next one may lead to a server that can be written to.
-                                await connection.invalidate()
-                            raise
-                        await _end(connection, driver, b"COMMIT")
-                finally:
-                    if driver.closed:
-                        await connection.invalidate()
+                yield connection
         except PoolTimeout as error:
             raise ServiceBusy from error
         except (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError) as error:
@@ -193,24 +261,43 @@ class Database:
             self._running -= 1
 
     async def _begin(self, connection: AsyncConnection, scope: bytes) -> tuple[Connection, datetime]:
-        """Begin and set the scope in one round trip, on the first connection of the pool that is not dead.
+        """Begin and set the scope in one round trip."""
+
+        async def begin(driver: Connection) -> tuple[Connection, datetime]:
+            return driver, await _open_scope(driver, scope)
+
+        return await self._on_living(connection, begin)
+
+    async def _on_living(
+        self, connection: AsyncConnection, attempt: Callable[[Connection], Awaitable[Result]]
+    ) -> Result:
+        """Return what an attempt returns that did nothing yet, on the first connection of the pool that is not dead.
 
         When a server restarts or fails over, all pooled connections are dead at once, and each is found out in turn,
-        as long as somebody waits for the transaction: one that began later could undo what was acknowledged since.
+        as long as somebody waits for the answer: a transaction that began later could undo what was acknowledged since.
         """
         cancelled = _times_cancelled()
         for _ in range(self._pool_size):
             driver = await _driver(connection)
             try:
-                return driver, await _open_scope(driver, scope)
+                return await attempt(driver)
             except psycopg.OperationalError:
                 # It may have come in the place of a cancellation.
                 if not driver.closed or _times_cancelled() > cancelled:
                     raise
                 await connection.invalidate()
             time_left(BEGINNING_S)
-        driver = await _driver(connection)
-        return driver, await _open_scope(driver, scope)
+        return await attempt(await _driver(connection))
+
+    async def _read(
+        self, connection: AsyncConnection, setting: tuple[str, str], statement: bytes, values: Mapping[str, Any]
+    ) -> Cursor:
+        try:
+            return await self._on_living(connection, lambda driver: _run_scoped(driver, setting, statement, values))
+        except BaseException:
+            if not connection.invalidated and (await _driver(connection)).closed:
+                await connection.invalidate()
+            raise
 
 
 def _times_cancelled() -> int:
@@ -229,19 +316,20 @@ def _scope(service: str, call: Call, presented: Mapping[str, str] | None) -> byt
     if presented is not None:
         settings = sql.SQL(", ").join(map(_set_config, presented.keys(), presented.values()))
         return (sql.SQL(_BEGIN) + settings).as_bytes()
+    name, value = _setting(service, call)
+    # A role is a service's name, a UUID hexadecimal digits, whoever sent it. To quote them takes four times as long.
+    return f"{_BEGIN}set_config('{name}', '{value}', true)".encode()
+
+
+def _setting(service: str, call: Call) -> tuple[str, str]:
+    """Return the setting that lets a transaction see what the caller may see, and its value."""
     if call.caller.type is CallerType.ADMIN:
-        return _role_scope(f"{service}_admin")
+        return "role", f"{service}_admin"
     if call.caller.type is CallerType.SYSTEM:
-        return _role_scope(f"{service}_worker")
-    # A UUID is hexadecimal digits, whoever sent it, so it needs no quoting, which takes four times as long.
+        return "role", f"{service}_worker"
     platform_id = call.caller.platform_id
     assert isinstance(platform_id, UUID)
-    return f"{_BEGIN}set_config('app.platform_id', '{platform_id}', true)".encode()
-
-
-@cache
-def _role_scope(role: str) -> bytes:
-    return (sql.SQL(_BEGIN) + _set_config("role", role)).as_bytes()
+    return "app.platform_id", str(platform_id)
 
 
 def _set_config(name: str, value: str) -> sql.Composed:
@@ -255,21 +343,59 @@ async def _open_scope(driver: Connection, scope: bytes) -> datetime:
         cursor.nextset()
         row = await cursor.fetchone()
     assert row is not None
-    now, is_read_only = row[:2]
+    now, *rest = row
     assert isinstance(now, datetime)
-    if is_read_only != "off":
+    await _require_writable(driver, rest)
+    return now.astimezone(UTC)
+
+
+async def _run_scoped(
+    driver: Connection, setting: tuple[str, str], statement: bytes, values: Mapping[str, Any]
+) -> Cursor:
+    """Run a statement in a scope, in one round trip."""
+    try:
+        with cut_off_after(BEGINNING_S, driver):
+            # Up to its end, PostgreSQL runs a pipeline as one transaction.
+            async with driver.pipeline():
+                opened = await driver.execute(_OPEN, setting)
+                found = await driver.cursor(row_factory=tuple_row).execute(statement, values)
+        await _require_writable(driver, await opened.fetchone())
+    except BaseException:
+        has_ended = driver.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        if not has_ended or driver.info.pipeline_status is not psycopg.pq.PipelineStatus.OFF:
+            # Answers may still come that nobody else must take for theirs.
+            driver.pgconn.finish()
+        raise
+    return found
+
+
+async def _require_writable(driver: Connection, opened: Sequence[object] | None) -> None:
+    """Close the connection and raise when the scope was opened on a server that takes no writes."""
+    assert opened is not None
+    if opened[0] != "off":
         await driver.close()
         raise psycopg.OperationalError("the server takes no writes")
-    return now.astimezone(UTC)
 
 
 async def _end(connection: AsyncConnection, driver: Connection, statement: bytes) -> None:
     """Commit or roll back; a connection that cannot do either is thrown away, which rolls back too."""
+    warnings: list[str | None] = []
+
+    def note(notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            warnings.append(notice.message_primary)
+
+    driver.add_notice_handler(note)
     try:
         cursor = await driver.execute(statement, prepare=False)
     except BaseException:
         await connection.invalidate()
         raise
+    finally:
+        driver.remove_notice_handler(note)
+    if warnings and statement == b"COMMIT":
+        # Somebody has had the session stop waiting for the standbys: it is committed here, and may be lost there.
+        raise psycopg.OperationalError(f"the commit was given up: {warnings[0]}")
     if cursor.statusmessage != statement.decode():
         # PostgreSQL answers so when an error has ended the transaction before, and somebody has swallowed that.
         raise RuntimeError(f"the transaction ended with {cursor.statusmessage}")

@@ -28,7 +28,7 @@ HOUSEKEEPING_S = 600
 
 
 class Foundation:
-    """What a service's own parts are wired to."""
+    """What all services have: database, keys, audit log, page tokens; a service wires its own parts to it."""
 
     def __init__(
         self,

@@ -20,11 +20,11 @@ from sqlalchemy import (
 )
 
 from servicekit.advisory_locks import try_lock
+from servicekit.compiled_statement import CompiledStatement
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys
 from servicekit.database import Transaction
 from servicekit.errors import KeyReused, KeyStillRunning
-from servicekit.quick_statement import QuickStatement
 from servicekit.server import replayed
 
 REMEMBERED = timedelta(hours=24)
@@ -54,8 +54,8 @@ class OnceOnly:
         self._table = table
         self._data_keys = data_keys
         self._hashes = hashes
-        self._find = QuickStatement(select(table).where(table.c.scope == bindparam("scope", type_=LargeBinary)))
-        self._insert = QuickStatement(insert(table), table.c.keys())
+        self._find = CompiledStatement(select(table).where(table.c.scope == bindparam("scope", type_=LargeBinary)))
+        self._insert = CompiledStatement(insert(table), table.c.keys())
 
     async def once(
         self,
@@ -98,7 +98,7 @@ class OnceOnly:
             if key is not None:
                 response = response_type()
                 response.ParseFromString(key.open(row.sealed, _bound_to(scope)))
-                await tx.confirm_reads()
+                await tx.wait_for_replication()
                 replayed.set(True)
                 return response
             if not is_first:

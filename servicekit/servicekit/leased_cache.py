@@ -254,20 +254,20 @@ class LeasedCache(Generic[Question, State]):
         except TimeoutError:
             raise ServiceAway from None
 
-    def forget(self, key: Hashable) -> None:
+    def invalidate(self, key: Hashable) -> None:
         """Forget the state of a key."""
         for fill in self._running:
             fill.forgotten.add(key)
         self._drop(key)
 
-    def forget_tag(self, tag: Hashable) -> None:
+    def invalidate_tag(self, tag: Hashable) -> None:
         """Forget all states with a tag."""
         for fill in self._running:
             fill.forgotten.add(tag)
         for key in tuple(self._keys_by_tag.get(tag, ())):
             self._drop(key)
 
-    def forget_everything(self) -> None:
+    def invalidate_everything(self) -> None:
         """Forget all states."""
         for fill in self._running:
             fill.is_spoiled = True
@@ -431,7 +431,7 @@ class Watch(Generic[Heard]):
                 stream = self._leading
                 pause, opening_s = SHORTEST_PAUSE_S, self._patience_s
             self._lease.end()
-            self.forget_everything()
+            self.invalidate_everything()
             if stream.heard_at is not None:
                 log.warning("watched stream is lost", reason=reason)
                 pause, opening_s = SHORTEST_PAUSE_S, self._patience_s
@@ -489,7 +489,7 @@ class Watch(Generic[Heard]):
         is_first = stream.heard_at is None
         if leads and (is_first or (as_of is None and not self._lease.is_valid)):
             # Changes may have been said to nobody; or all of this was said long ago, and more is behind it.
-            self.forget_everything()
+            self.invalidate_everything()
         self._hear(message)
         if is_first:
             stream.heard_at = self._lease.now()
@@ -561,10 +561,10 @@ class Watch(Generic[Heard]):
         except Exception:
             log.exception("service could not be asked")
 
-    def forget_everything(self) -> None:
+    def invalidate_everything(self) -> None:
         """Forget all states in all caches."""
         for cache in self._caches:
-            cache.forget_everything()
+            cache.invalidate_everything()
 
 
 async def _while_talking(

@@ -3,12 +3,16 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 Line = Mapping[str, Any]
+
+PATIENCE_S = 2.0
+LOOK_AGAIN_S = 0.01
 
 
 class LineFile:
@@ -38,10 +42,14 @@ class LineFile:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep replicas that share the file from writing at once."""
+        """Keep replicas that share the file from writing at once.
+
+        Raises:
+            OSError: another one has kept the file to itself for longer than writing takes; perhaps it stands still.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_name(f"{self._path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _lock(lock, time.monotonic() + PATIENCE_S)
             yield
 
     def append(self, lines: Iterable[Line]) -> None:
@@ -57,6 +65,18 @@ class LineFile:
         _write(new, lines, "w")
         new.replace(self._path)
         _keep_name(self._path)
+
+
+def _lock(file: TextIO, until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(LOOK_AGAIN_S)
+        else:
+            return
 
 
 def _write(path: Path, lines: Iterable[Line], mode: str) -> None:

@@ -29,7 +29,7 @@ def configure_logs(level: str, *, for_people: bool) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # These two tell every statement and every request, with its values.
+    # These two loggers tell every statement and every request, with its values.
     for chatty in ("sqlalchemy.engine", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(

@@ -40,6 +40,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     text,
     true,
@@ -51,12 +52,13 @@ from uuid6 import uuid7
 
 from servicekit.background import repeat
 from servicekit.caller import system_call
+from servicekit.compiled_statement import CompiledStatement
 from servicekit.crypto import MasterKeyMissing, SealBroken
 from servicekit.data_keys import DataKeys
-from servicekit.database import Database, QuickRow, Transaction
+from servicekit.database import Database, DriverRow, Transaction
+from servicekit.deadline import set_deadline
 from servicekit.errors import Refusal
 from servicekit.metrics import OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
-from servicekit.quick_statement import QuickStatement
 
 LEASE = timedelta(seconds=10)
 DELIVERY_TIMEOUT_S = 3.0
@@ -72,6 +74,7 @@ KEPT = timedelta(days=7)
 # At a time, so that it takes no time even when many were delivered at once; and it is done oftener than that.
 MOST_DELETED = 1000
 LONGEST_BACKOFF_S = 5
+LONGEST_LEASE = max(LEASE, timedelta(seconds=LONGEST_BACKOFF_S)) + timedelta(seconds=1)
 # A receiver that is away is asked again soon: what waits is wanted as soon as it is back.
 AWAY_PAUSE_S = 0.5
 SLOW = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -151,13 +154,13 @@ class Outbox:
         self._last_arrival = 0.0
         self._next_probe = 0.0
         self._last_owner = NOBODY
-        self._insert = QuickStatement(insert(table), ADDED)
-        self._lease_following = QuickStatement(_lease_following(table, data_keys.table))
-        self._lease_of_owner = QuickStatement(_lease_of_owner(table, data_keys.table))
-        self._mark_delivered = QuickStatement(_mark_delivered(table))
-        self._let_go = QuickStatement(_let_go(table))
-        self._back_off = QuickStatement(_back_off(table))
-        self._count_and_trim = QuickStatement(_count_and_trim(table))
+        self._insert = CompiledStatement(insert(table), ADDED)
+        self._lease_following = CompiledStatement(_lease_following(table, data_keys.table))
+        self._lease_of_owner = CompiledStatement(_lease_of_owner(table, data_keys.table))
+        self._mark_delivered = CompiledStatement(_mark_delivered(table))
+        self._let_go = CompiledStatement(_let_go(table))
+        self._back_off = CompiledStatement(_back_off(table))
+        self._count_and_trim = CompiledStatement(_count_and_trim(table))
 
     async def add(
         self,
@@ -211,6 +214,8 @@ class Outbox:
 
     async def _deliver_all(self, owner_id: UUID, until: float) -> None:
         """Deliver what waits for an owner, or see it delivered by whoever was quicker, unless that takes too long."""
+        # It goes on when the call that asked for it is over.
+        set_deadline(None)
         pause_s = LOOK_AGAIN_S
         try:
             while await self._deliver_oldest(owner_id, until, pause_s):
@@ -297,7 +302,7 @@ class Outbox:
     def _wanted(self, under_way: int) -> int:
         """Return how many deliveries to begin: one now and then while the receiver is away.
 
-        It is not waited for how that one ends, because the event itself may be what is slow.
+        The next one does not wait for the result of the last, because that event itself may be what is slow.
         """
         free = max(0, self._most_under_way - under_way)
         if not self._is_away or free == 0:
@@ -308,7 +313,7 @@ class Outbox:
         self._next_probe = now + AWAY_PAUSE_S
         return 1
 
-    async def _lease(self, tx: Transaction, wanted: int) -> list[QuickRow]:
+    async def _lease(self, tx: Transaction, wanted: int) -> list[DriverRow]:
         """Lease events of so many owners, who take turns: what failed comes again when all others have been tried."""
         rows = await self._lease_following.rows(tx, {"after": self._last_owner, "most": wanted})
         if len(rows) < wanted and self._last_owner != NOBODY:
@@ -316,7 +321,7 @@ class Outbox:
         self._last_owner = rows[-1].owner_id if len(rows) == wanted else NOBODY
         return rows
 
-    def _open(self, rows: Collection[QuickRow]) -> list[Event]:
+    def _open(self, rows: Collection[DriverRow]) -> list[Event]:
         """Return the events of leased rows, without those that cannot be opened."""
         events = []
         for row in rows:
@@ -435,7 +440,12 @@ def _due(table: FromClause, event_id: ColumnElement[UUID]) -> Select[UUID]:
         .where(
             table.c.id == event_id,
             table.c.delivered_at.is_(None),
-            func.coalesce(table.c.leased_until, table.c.created_at) <= func.now(),
+            # One that ends later than any does was given by a server whose clock was ahead.
+            or_(
+                table.c.leased_until.is_(None),
+                table.c.leased_until <= func.now(),
+                table.c.leased_until > func.now() + LONGEST_LEASE,
+            ),
         )
         .with_for_update(skip_locked=True, of=table)
     )
@@ -560,7 +570,7 @@ class Inbox:
 
     def __init__(self, table: Table) -> None:
         noted = insert_or_ignore(table).on_conflict_do_nothing().returning(table.c.event_id)
-        self._note = QuickStatement(noted, ("event_id", "applied_at"))
+        self._note = CompiledStatement(noted, ("event_id", "applied_at"))
 
     async def is_new(self, tx: Transaction, event_id: UUID) -> bool:
         """Note the event in the transaction of its effect; False when it was applied before."""

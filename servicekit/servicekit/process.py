@@ -14,7 +14,7 @@ from sqlalchemy import Table
 
 from servicekit.crypto import KeyRing
 from servicekit.data_keys import DataKeys
-from servicekit.garbage import spare_what_stays
+from servicekit.gc_tuning import freeze_startup_objects
 from servicekit.logs import configure_logs
 from servicekit.settings import (
     OwnerSettings,
@@ -35,7 +35,7 @@ def run(
 
     `replay_erasures` is given by services that hold personal data.
     """
-    spare_what_stays()
+    freeze_startup_objects()
     parser = argparse.ArgumentParser(prog=f"python -m {service}")
     parser.set_defaults(do=lambda _: uvloop.run(serve()))
     commands = parser.add_subparsers(metavar="command")

@@ -1,4 +1,4 @@
-"""Asks another service for states, and one that does not answer only now and then.
+"""Asks another service for states, and probes it only now and then while it does not answer.
 
 Who waits for an answer that does not come asks again, and so does everybody behind. A process that stands still finds
 all of that when it goes on, and would answer the dead for seconds before it comes to the living. So when nothing has
@@ -57,8 +57,8 @@ class Answer(Protocol):
 Response = TypeVar("Response", bound=Answer)
 
 
-class Silence:
-    """Whether a service that is asked answers at all."""
+class CircuitBreaker:
+    """Whether a service that is asked answers at all; while it is open, the service is only probed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -66,7 +66,7 @@ class Silence:
         self._unanswered_since: float | None = None
         self._asked_at = NEVER
 
-    def begin(self) -> float:
+    def before_call(self) -> float:
         """Take in that a question is about to be asked, and return when.
 
         Raises:
@@ -82,19 +82,19 @@ class Silence:
         return now
 
     @property
-    def is_kept(self) -> bool:
+    def is_open(self) -> bool:
         """Whether the service has been silent up to now, so that it is asked only now and then."""
         now, since = self._clock(), self._unanswered_since
         return since is not None and now - since >= SILENT_S and now - self._asked_at < LATELY_S
 
-    def end(self) -> None:
+    def on_answer(self) -> None:
         """Take in that the service has just said something."""
         self._unanswered_since = None
 
-    def note(self, error: grpc.aio.AioRpcError) -> None:
+    def on_error(self, error: grpc.aio.AioRpcError) -> None:
         """Take in what came instead of an answer."""
         if error.code() not in _AWAY:
-            self.end()
+            self.on_answer()
 
 
 class Questions:
@@ -102,7 +102,7 @@ class Questions:
 
     def __init__(self, clocks: RemoteClocks) -> None:
         self._clocks = clocks
-        self._silence = Silence(clocks.now)
+        self._breaker = CircuitBreaker(clocks.now)
 
     async def ask_about_many(self, rpc: Callable[..., Awaitable[Response]], request: Message, call: Call) -> Response:
         """Ask as `ask` does for the states of many.
@@ -112,7 +112,7 @@ class Questions:
                 that now and then waits for it: that is to be one, and not many.
             ServiceAway: the service does not answer, or not in time.
         """
-        if self._silence.is_kept:
+        if self._breaker.is_open:
             raise Unanswerable
         return await self.ask(rpc, request, call)
 
@@ -130,17 +130,17 @@ class Questions:
         """
         metadata = ((METADATA_KEY, call.to_bytes()), *onward_trace())
         for is_last in (*(False,) * (QUESTIONS - 1), True):
-            asked_at = self._silence.begin()
+            asked_at = self._breaker.before_call()
             try:
                 response = await rpc(request, timeout=QUESTION_S, metadata=metadata)
             except grpc.aio.AioRpcError as error:
-                self._silence.note(error)
+                self._breaker.on_error(error)
                 if error.code() in _NO_ANSWER_TO_THIS:
                     raise Unanswerable from error
                 if is_last or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise ServiceAway from error
             else:
-                self._silence.end()
+                self._breaker.on_answer()
                 if response.HasField("seen_at"):
                     self._clocks.learn(asked_at, response.seen_at)
                 # A process that stood still may find the answer there, as old as it is, before the deadline fires.
@@ -152,4 +152,4 @@ class Questions:
 
     def note_sign_of_life(self) -> None:
         """Take in that the service has just said something by itself."""
-        self._silence.end()
+        self._breaker.on_answer()

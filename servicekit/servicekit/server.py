@@ -25,7 +25,7 @@ from servicekit.background import persist
 from servicekit.caller import METADATA_KEY, Call, CallerType
 from servicekit.deadline import set_deadline
 from servicekit.errors import Refusal, ServiceBusy
-from servicekit.garbage import spare_what_stays
+from servicekit.gc_tuning import freeze_startup_objects
 from servicekit.metrics import CALL_SECONDS, CALLS
 from servicekit.trace_context import TRACE_KEY, enter_trace
 
@@ -290,7 +290,7 @@ async def serve(
 
     async def become_ready() -> None:
         await persist(get_ready, lambda: asyncio.sleep(READY_PERIOD_S), "not ready to serve")
-        spare_what_stays()
+        freeze_startup_objects()
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
         log.info("serving", listen=listen)
 

@@ -17,7 +17,7 @@ from servicekit.crypto import KeyRing
 PREFIX = "AAROKYA_"
 # What `make run` calls the keys that it makes.
 DEVELOPMENT_NAMES = ("local-", "dev-")
-# A secret of fewer different characters was not drawn by lot.
+# A secret of fewer different characters is not random.
 FEWEST_CHARACTERS = 10
 
 

@@ -18,7 +18,7 @@ from servicekit.caller import Call, Caller, CallerType, system_call
 from servicekit.crypto import KeyRing, generate_key
 from servicekit.data_keys import DataKeys, data_keys_table
 from servicekit.database import Database
-from servicekit.history import append_only, grants, tenant_policies
+from servicekit.table_protection import append_only, grants, tenant_policies
 from tests.database_server import DatabaseServer, provisioned_database
 
 SERVICE = "kit"

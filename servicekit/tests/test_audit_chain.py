@@ -1,6 +1,7 @@
 """The chain: nothing is left out, nobody waits, and whatever a superuser does to it is found."""
 
 import asyncio
+import fcntl
 import json
 import random
 import time
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from servicekit import audit_chain, audit_heads
+from servicekit import audit_chain, audit_heads, line_file
 from servicekit.audit_chain import CHAINED
 from servicekit.audit_heads import Head, HeadFile
 from tests.database_server import waits_for_standby, without_standby
@@ -161,6 +162,60 @@ class TestSeal:
         await kit.record(2)
         await kit.seal_all()
         assert len(chained(kit)) == 5
+
+    async def test_looks_once_for_what_an_older_server_wrote(self, kit):
+        await kit.record(3)
+        await kit.seal_all()
+        with kit.superuser() as connection:
+            connection.execute("ALTER TABLE audit_log DISABLE TRIGGER ALL; ALTER TABLE audit_chain DISABLE TRIGGER ALL")
+            connection.execute("UPDATE audit_log SET transaction_id = transaction_id + 1000000000000")
+            connection.execute("UPDATE audit_chain SET horizon = horizon + 1000000000000")
+            await kit.record(1)
+            kit.chain = kit.new_chain()
+            await kit.seal_all()
+            assert len(chained(kit)) == 4
+            # Nobody looks through the whole log for this one, and who verifies it finds it.
+            highest = "SELECT * FROM audit_log ORDER BY transaction_id DESC LIMIT 1"
+            connection.execute(f"CREATE TEMP TABLE slipped_in AS {highest}")
+            connection.execute("UPDATE slipped_in SET id = gen_random_uuid()")
+            connection.execute("INSERT INTO audit_log SELECT * FROM slipped_in")
+        await kit.record(1)
+        await kit.seal_all()
+        assert len(chained(kit)) == 5
+        kit.chain = kit.new_chain()
+        await kit.seal_all()
+        assert len(chained(kit)) == 6
+
+    async def test_seals_rows_of_transactions_whose_numbers_are_given_for_the_second_time(self, kit):
+        await kit.record(1)
+        await kit.seal_all()
+        with kit.superuser() as connection:
+            (horizon,) = connection.execute("SELECT max(horizon) FROM audit_chain").fetchone()
+            for _ in range(5):
+                # A number that nothing on the disk tells of.
+                connection.execute("SELECT pg_current_xact_id()")
+            assert await kit.chain.seal() == 0
+            await kit.record(1)
+            # As after a crash.
+            connection.execute("ALTER TABLE audit_log DISABLE TRIGGER ALL")
+            newest = "SELECT id FROM audit_log ORDER BY transaction_id DESC LIMIT 1"
+            connection.execute(f"UPDATE audit_log SET transaction_id = {horizon} WHERE id = ({newest})")
+            connection.execute("ALTER TABLE audit_log ENABLE ALWAYS TRIGGER audit_log_refuses_change")
+        await kit.seal_all()
+        assert len(chained(kit)) == 2
+        assert (await verify(kit)).intact
+
+    async def test_a_replica_that_stands_still_does_not_keep_the_others_from_sealing(self, kit, monkeypatch):
+        monkeypatch.setattr(line_file, "PATIENCE_S", 0.1)
+        await kit.record(1)
+        with kit.head_file.with_name(f"{kit.head_file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with pytest.raises(OSError):  # it says nothing but that
+                await kit.chain.seal()
+        await kit.record(1)
+        await kit.seal_all()
+        assert len(chained(kit)) == 2
+        assert HeadFile(kit.head_file).last().sequence == 2
 
     async def test_is_done_within_a_second(self, kit):
         running = asyncio.create_task(kit.chain.run())

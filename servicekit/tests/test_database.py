@@ -4,19 +4,28 @@ import asyncio
 import time
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from servicekit import database as database_module
-from servicekit.database import WAITING_FOR_EACH, Database
+from servicekit.compiled_statement import CompiledStatement
+from servicekit.database import WAITING_FOR_EACH, Database, transaction_of
 from servicekit.deadline import set_deadline
 from servicekit.errors import NotFound, ServiceAway, ServiceBusy
+from servicekit.tests.conftest import data_keys_of
 from tests.database_server import without_standby
 
 SLEEP = text("SELECT pg_sleep(5)")
+KEYS = CompiledStatement(select(func.count().label("count")).select_from(data_keys_of))
+ROLE = CompiledStatement(text("SELECT current_user"))
+PID = CompiledStatement(text("SELECT pg_backend_pid() AS pid"))
+IS_READ_ONLY = CompiledStatement(text("SELECT current_setting('transaction_read_only') AS is_read_only"))
+BROKEN = CompiledStatement(text("SELECT CAST(:number AS integer) AS number"))
+SLOW = CompiledStatement(text("SELECT pg_sleep(5)"))
 
 
 class Unknown(NotFound):
@@ -158,13 +167,43 @@ async def test_a_commit_that_waits_for_a_standby_is_given_up_and_leaves_no_sessi
                 await asyncio.sleep(0.02)
 
 
+async def test_a_commit_that_is_made_to_stop_waiting_for_a_standby_is_refused_as_away(kit):
+    async def write() -> None:
+        async with kit.database.transaction(kit.worker) as tx:
+            await kit.audit_log.record(tx, "note.change", "note", "n-1")
+
+    waiting = "application_name = 'kit' AND wait_event = 'SyncRep'"
+    cancel = f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {waiting}"
+    with without_standby(kit.superuser_dsn), kit.superuser() as connection:
+        writing = asyncio.create_task(write())
+        async with asyncio.timeout(10):
+            while connection.execute(cancel).fetchone() is None:  # noqa: ASYNC110  # the database tells nobody
+                await asyncio.sleep(0.02)
+        with pytest.raises(ServiceAway):
+            await writing
+
+
+async def test_nothing_is_committed_for_who_has_gone(kit):
+    async def write() -> None:
+        set_deadline(0.1)
+        async with kit.database.transaction(kit.worker) as tx:
+            await kit.audit_log.record(tx, "note.change", "note", "late")
+            # As a process that is stopped for a while.
+            time.sleep(0.2)  # noqa: ASYNC251
+
+    with pytest.raises(ServiceAway):
+        await asyncio.create_task(write())
+    with kit.superuser() as connection:
+        assert connection.execute("SELECT count(*) FROM audit_log WHERE entity_id = 'late'").fetchone() == (0,)
+
+
 async def test_reads_that_are_confirmed_wait_for_a_standby_and_others_do_not(kit):
     with without_standby(kit.superuser_dsn):
         async with kit.database.transaction(kit.worker) as tx:
             await tx.execute(text("SELECT 1"))
         with pytest.raises(ServiceAway):
             async with kit.database.transaction(kit.worker, longest_s=0.3) as tx:
-                await tx.confirm_reads()
+                await tx.wait_for_replication()
 
 
 @pytest.fixture
@@ -238,3 +277,111 @@ async def test_a_database_that_is_not_there_is_refused_as_away(kit):
         async with nowhere.transaction(kit.worker):
             pass
     await nowhere.close()
+
+
+class TestReading:
+    @pytest.fixture
+    async def keys(self, kit) -> None:
+        """Three data keys, one of them of another platform."""
+        async with kit.database.transaction(kit.worker) as tx:
+            for platform_id in (kit.platform_id, kit.platform_id, kit.other_platform_id):
+                await kit.data_keys.for_owner(tx, uuid4(), platform_id)
+
+    async def test_shows_what_the_caller_may_see_and_no_more(self, kit, keys):
+        for call, count in ((kit.partner, 2), (kit.other_partner, 1), (kit.worker, 3), (kit.partner, 2)):
+            async with kit.database.reading(call) as reader:
+                assert await KEYS.rows(reader, {}) == [{"count": count}]
+                # Each statement is one by itself.
+                assert await KEYS.rows(reader, {}) == [{"count": count}]
+
+    async def test_leaves_nothing_behind(self, kit, keys):
+        database = Database(kit.runtime_dsn, "kit", pool_size=1)
+        async with database.reading(kit.worker) as reader:
+            await KEYS.rows(reader, {})
+        async with database.transaction(kit.partner) as tx:
+            assert await KEYS.rows(tx, {}) == [{"count": 2}]
+            assert await ROLE.rows(tx, {}) == [{"current_user": "kit_runtime"}]
+        async with database.reading(kit.partner) as reader:
+            assert await KEYS.rows(reader, {}) == [{"count": 2}]
+        await database.close()
+
+    async def test_is_a_transaction_for_operators(self, kit):
+        async with kit.database.reading(kit.admin) as reader:
+            await kit.audit_log.record(transaction_of(reader), "note.read", "note", "n-1")
+        async with kit.database.reading(kit.partner) as reader:
+            with pytest.raises(TypeError):
+                transaction_of(reader)
+
+    async def test_outlives_the_end_of_all_sessions(self, kit):
+        await use_at_once(kit, 10)
+        assert kill_sessions(kit) == 10
+        await asyncio.sleep(0.1)
+        async with kit.database.reading(kit.worker) as reader:
+            assert await KEYS.rows(reader, {}) == [{"count": 0}]
+
+    async def test_does_not_read_from_a_former_primary(self, kit):
+        database = Database(kit.runtime_dsn, "kit", pool_size=2)
+        async with database.transaction(kit.worker) as tx:
+            await tx.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+        async with database.reading(kit.worker) as reader:
+            assert await IS_READ_ONLY.rows(reader, {}) == [{"is_read_only": "off"}]
+        with kit.superuser() as connection:
+            connection.execute(f"ALTER DATABASE {kit.database_name} SET default_transaction_read_only = on")
+        kill_sessions(kit)
+        with pytest.raises(ServiceAway):
+            async with database.reading(kit.worker) as reader:
+                await KEYS.rows(reader, {})
+        await database.close()
+
+    async def test_an_error_leaves_the_connection_as_it_was(self, kit):
+        database = Database(kit.runtime_dsn, "kit", pool_size=1)
+        async with database.reading(kit.worker) as reader:
+            [before] = await PID.rows(reader, {})
+        with pytest.raises(psycopg.DataError):
+            async with database.reading(kit.worker) as reader:
+                await BROKEN.rows(reader, {"number": "no number"})
+        async with database.reading(kit.worker) as reader:
+            assert await PID.rows(reader, {}) == [before]
+        await database.close()
+
+    async def test_a_slow_statement_is_ended_and_not_tried_again(self, kit, monkeypatch):
+        monkeypatch.setattr(database_module, "_OPEN", database_module._OPEN.replace(b"'2500'", b"'200'"))
+        database = Database(kit.runtime_dsn, "kit", pool_size=1)
+        pids = []
+        for _ in range(2):
+            async with database.reading(kit.worker) as reader:
+                pids += await PID.rows(reader, {})
+            began = time.monotonic()
+            with pytest.raises(ServiceAway):
+                async with database.reading(kit.worker) as reader:
+                    await SLOW.rows(reader, {})
+            assert time.monotonic() - began < 2
+        assert pids[0] == pids[1]
+        await database.close()
+
+    async def test_who_goes_away_leaves_no_answer_to_others(self, kit):
+        database = Database(kit.runtime_dsn, "kit", pool_size=1)
+
+        async def read() -> None:
+            async with database.reading(kit.worker) as reader:
+                await SLOW.rows(reader, {})
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.3)
+        reading.cancel()
+        with suppress(asyncio.CancelledError, ServiceAway):
+            await reading
+        for _ in range(3):
+            async with database.reading(kit.partner) as reader:
+                assert await ROLE.rows(reader, {}) == [{"current_user": "kit_runtime"}]
+        await database.close()
+
+    async def test_a_connection_that_hangs_is_cut_off(self, kit, monkeypatch):
+        monkeypatch.setattr(database_module, "BEGINNING_S", 0.3)
+        # The server would end it by itself only later.
+        set_deadline(0.5)
+        began = time.monotonic()
+        with pytest.raises(ServiceAway):
+            async with kit.database.reading(kit.worker) as reader:
+                await SLOW.rows(reader, {})
+        assert time.monotonic() - began < 2

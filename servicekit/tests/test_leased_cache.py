@@ -186,7 +186,7 @@ class TestGet:
         service.states["secret"] = "state"
         await cache.get("secret")
         assert "secret" not in repr(cache._entries)
-        cache.forget(hash("secret"))
+        cache.invalidate(hash("secret"))
         await cache.get("secret")
         assert service.asked == ["secret"] * 2
 
@@ -237,7 +237,7 @@ class TestForget:
     async def test_forgets_one(self, cache: LeasedCache[str, str], service: Service) -> None:
         for key in ("ravi", "meera"):
             await cache.get(key)
-        cache.forget("ravi")
+        cache.invalidate("ravi")
         for key in ("ravi", "meera"):
             await cache.get(key)
         assert service.asked == ["ravi", "meera", "ravi"]
@@ -245,7 +245,7 @@ class TestForget:
     async def test_forgets_all_with_a_tag(self, cache: LeasedCache[str, str], service: Service) -> None:
         for key in ("ravi", "meera", "john"):
             await cache.get(key)
-        cache.forget_tag("p1")
+        cache.invalidate_tag("p1")
         for key in ("ravi", "meera", "john"):
             await cache.get(key)
         assert service.asked == ["ravi", "meera", "john", "ravi", "meera"]
@@ -254,15 +254,15 @@ class TestForget:
         await cache.get("ravi")
         service.states["ravi"] = "active@p2"
         await cache.get("ravi", fresh=True)
-        cache.forget_tag("p1")
+        cache.invalidate_tag("p1")
         assert len(cache) == 1
-        cache.forget_tag("p2")
+        cache.invalidate_tag("p2")
         assert len(cache) == 0
 
     async def test_forgets_everything(self, cache: LeasedCache[str, str]) -> None:
         for key in ("ravi", "john"):
             await cache.get(key)
-        cache.forget_everything()
+        cache.invalidate_everything()
         assert len(cache) == 0
 
     async def test_keeps_no_tags_of_what_is_gone(self, new_cache: Callable[..., LeasedCache[str, str]]) -> None:
@@ -274,9 +274,9 @@ class TestForget:
     @pytest.mark.parametrize(
         "forget",
         [
-            lambda cache: cache.forget("ravi"),
-            lambda cache: cache.forget_tag("p1"),
-            lambda cache: cache.forget_everything(),
+            lambda cache: cache.invalidate("ravi"),
+            lambda cache: cache.invalidate_tag("p1"),
+            lambda cache: cache.invalidate_everything(),
         ],
         ids=["key", "tag", "everything"],
     )
@@ -297,8 +297,8 @@ class TestForget:
         with service.slow() as answers:
             waiting = asyncio.create_task(cache.get("ravi"))
             await settle()
-            cache.forget("meera")
-            cache.forget_tag("p2")
+            cache.invalidate("meera")
+            cache.invalidate_tag("p2")
             answers.set()
             await waiting
         assert service.asked == ["ravi"]
@@ -312,13 +312,13 @@ class TestForget:
             second = asyncio.create_task(cache.get("ravi", fresh=True))
             await settle()
             service.states["ravi"] = "deactivated@p1"
-            cache.forget("ravi")
+            cache.invalidate("ravi")
             answers.set()
             assert await asyncio.gather(first, second) == ["deactivated@p1"] * 2
 
     async def test_gives_up_on_what_never_stands_still(self, service: Service, lease: Lease) -> None:
         async def fetch(key: str) -> str | None:
-            cache.forget(key)
+            cache.invalidate(key)
             return await service.fetch(key)
 
         cache = LeasedCache(lease, fetch, max_entries=2, max_age_s=30.0)
@@ -377,7 +377,7 @@ class TestWatch:
             if message == NONSENSE:
                 raise LookupError
             if message != HEARTBEAT:
-                cache.forget(message)
+                cache.invalidate(message)
 
         watch = Watch(streams.open, hear, [cache], lease, patience_s=0.2)
         running = asyncio.create_task(watch.run())
@@ -631,7 +631,7 @@ class Watching:
 
         def hear(message: Said) -> None:
             if message.changed != HEARTBEAT:
-                cache.forget(message.changed)
+                cache.invalidate(message.changed)
 
         async def ask() -> None:
             asked.append(None)
@@ -1036,7 +1036,7 @@ class World:
 
     def _hear(self, message: Said) -> None:
         if message.changed != HEARTBEAT:
-            self.cache.forget(message.changed)
+            self.cache.invalidate(message.changed)
 
     async def go_on(self) -> None:
         """Let something happen."""

@@ -15,10 +15,10 @@ from sqlalchemy import MetaData, create_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from servicekit import outbox as outbox_module
-from servicekit.history import grants
+from servicekit.compiled_statement import CompiledStatement
 from servicekit.metrics import OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
 from servicekit.outbox import AWAY, BATCH, LEAST_UNDER_WAY, Event, Outbox, outbox_table
-from servicekit.quick_statement import QuickStatement
+from servicekit.table_protection import grants
 
 TABLE = outbox_table(MetaData())
 DIALECT = create_engine("postgresql+psycopg://").dialect
@@ -139,7 +139,7 @@ def count(kit: Any, condition: str = "true") -> int:
         return int(connection.execute(f"SELECT count(*) FROM outbox WHERE {condition}").fetchone()[0])
 
 
-async def rows_looked_at(kit: Any, statement: QuickStatement, values: dict[str, Any]) -> int:
+async def rows_looked_at(kit: Any, statement: CompiledStatement, values: dict[str, Any]) -> int:
     """Run a statement, undo it, and return how many rows all steps of its plan have looked at."""
 
     def rows(node: dict[str, Any]) -> int:
@@ -269,14 +269,14 @@ class TestDeliverSoon:
         outbox, owner_id = new_outbox(), uuid4()
         await add(kit, outbox, owner_id, b"one")
         statements = 0
-        run = QuickStatement._run
+        run = CompiledStatement._run
 
-        async def counted(statement: QuickStatement, *arguments: Any) -> Any:
+        async def counted(statement: CompiledStatement, *arguments: Any) -> Any:
             nonlocal statements
             statements += 1
             return await run(statement, *arguments)
 
-        monkeypatch.setattr(QuickStatement, "_run", counted)
+        monkeypatch.setattr(CompiledStatement, "_run", counted)
         transactions = 0
         begin = kit.database.transaction
 
@@ -498,6 +498,17 @@ class TestRun:
             with kit.superuser() as connection:
                 connection.execute("UPDATE outbox SET leased_until = now()")
             await until(lambda: receiver.arrived == [b"one", b"two"])
+
+    async def test_delivers_though_the_clock_was_put_back(self, kit: Any, new_outbox: Any, receiver: Receiver) -> None:
+        outbox = new_outbox()
+        await add_of_each(kit, outbox, [uuid4(), uuid4()], b"one")
+        with kit.superuser() as connection:
+            connection.execute("UPDATE outbox SET created_at = now() + interval '1 hour'")
+            leased = "leased_until = now() + interval '1 hour', attempts = 1"
+            one = "SELECT id FROM outbox ORDER BY id LIMIT 1"
+            connection.execute(f"UPDATE outbox SET {leased} WHERE id = ({one})")
+        async with running(outbox):
+            await until(lambda: len(receiver.arrived) == 2)
 
     async def test_notes_what_arrived_when_the_database_is_back(
         self, kit: Any, new_outbox: Any, receiver: Receiver

@@ -98,7 +98,7 @@ class TestAnswers:
         assert service.asked == 2
 
 
-class TestSilence:
+class TestCircuitBreaker:
     @pytest.mark.parametrize("silence", [Service.is_away, Service.stands_still])
     async def test_has_the_service_asked_little(self, service: Service, silence: Callable[[Service], None]) -> None:
         silence(service)

@@ -34,7 +34,7 @@ async def list_dependants(
 ) -> Response:
     request = to_message(query, pb.ListDependantsRequest)
     request.user_id = user_id
-    answer = await exchange.ask(exchange.stubs.dependants.ListDependants, request)
+    answer = await exchange.own_reads.family(exchange, request)
     return exchange.page(answer.dependants, answer.next_page_token)
 
 
@@ -60,8 +60,7 @@ async def create_dependant(exchange: ExchangeOf, user_id: str, body: CreateDepen
     codes=("US-401", "DE-501"),
 )
 async def get_dependant(exchange: ExchangeOf, user_id: str, dependant_id: str) -> Response:
-    request = pb.GetDependantRequest(user_id=user_id, dependant_id=dependant_id)
-    return exchange.ok((await exchange.ask(exchange.stubs.dependants.GetDependant, request)).dependant)
+    return exchange.ok(await exchange.own_reads.dependant(exchange, user_id, dependant_id))
 
 
 @routes.patch(

@@ -70,7 +70,7 @@ async def update_platform(exchange: ExchangeOf, platform_id: str, body: UpdatePl
         expected_version=exchange.if_match,
     )
     answer = await exchange.ask(exchange.stubs.platforms.UpdatePlatform, request)
-    exchange.live_state.forget_platform(platform_id)
+    exchange.live_state.invalidate_platform(platform_id)
     return exchange.ok(answer.platform)
 
 
@@ -83,7 +83,7 @@ async def update_platform(exchange: ExchangeOf, platform_id: str, body: UpdatePl
 async def delete_platform(exchange: ExchangeOf, platform_id: str) -> Response:
     request = pb.DeletePlatformRequest(platform_id=platform_id, expected_version=exchange.if_match)
     await exchange.ask(exchange.stubs.platforms.DeletePlatform, request)
-    exchange.live_state.forget_platform(platform_id)
+    exchange.live_state.invalidate_platform(platform_id)
     return exchange.no_content()
 
 
@@ -97,7 +97,7 @@ async def delete_platform(exchange: ExchangeOf, platform_id: str) -> Response:
 async def suspend_platform(exchange: ExchangeOf, platform_id: str, body: SuspendPlatformBody) -> Response:
     request = pb.SuspendPlatformRequest(platform_id=platform_id, reason=body.reason)
     answer = await exchange.ask(exchange.stubs.platforms.SuspendPlatform, request)
-    exchange.live_state.forget_platform(platform_id)
+    exchange.live_state.invalidate_platform(platform_id)
     return exchange.ok(answer.platform)
 
 
@@ -111,7 +111,7 @@ async def suspend_platform(exchange: ExchangeOf, platform_id: str, body: Suspend
 async def activate_platform(exchange: ExchangeOf, platform_id: str, body: ActivatePlatformBody) -> Response:
     request = pb.ActivatePlatformRequest(platform_id=platform_id, reason=body.reason)
     answer = await exchange.ask(exchange.stubs.platforms.ActivatePlatform, request)
-    exchange.live_state.forget_platform(platform_id)
+    exchange.live_state.invalidate_platform(platform_id)
     return exchange.ok(answer.platform)
 
 
@@ -155,7 +155,7 @@ async def list_api_keys(
 async def rotate_api_key(exchange: ExchangeOf, platform_id: str, key_id: str, body: RotateApiKeyBody) -> Response:
     request = pb.RotateApiKeyRequest(platform_id=platform_id, key_id=key_id, overlap_seconds=body.overlap_seconds)
     answer = await exchange.ask(exchange.stubs.platforms.RotateApiKey, request)
-    exchange.live_state.forget_key(key_id)
+    exchange.live_state.invalidate_key(key_id)
     return exchange.ok(answer.api_key)
 
 
@@ -168,5 +168,5 @@ async def rotate_api_key(exchange: ExchangeOf, platform_id: str, key_id: str, bo
 async def revoke_api_key(exchange: ExchangeOf, platform_id: str, key_id: str) -> Response:
     request = pb.RevokeApiKeyRequest(platform_id=platform_id, key_id=key_id)
     await exchange.ask(exchange.stubs.platforms.RevokeApiKey, request)
-    exchange.live_state.forget_key(key_id)
+    exchange.live_state.invalidate_key(key_id)
     return exchange.no_content()

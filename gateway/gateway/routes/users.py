@@ -31,8 +31,7 @@ async def list_users(exchange: ExchangeOf, query: Annotated[ListUsersQuery, Quer
 
 @routes.get("/users/{user_id}", guard=ADMIN_OR_USER, summary="Read a user.", answer=User, codes=("US-401",))
 async def get_user(exchange: ExchangeOf, user_id: str) -> Response:
-    answer = await exchange.ask(exchange.stubs.users.GetUser, pb.GetUserRequest(user_id=user_id))
-    return exchange.ok(answer.user)
+    return exchange.ok(await exchange.own_reads.user(exchange, user_id))
 
 
 @routes.patch(
@@ -64,7 +63,7 @@ async def complete_onboarding(exchange: ExchangeOf, user_id: str, body: UpdateUs
         user_id=user_id, user=to_message(body, UserMessage), update_mask=mask_of(body)
     )
     answer = await exchange.ask(exchange.stubs.users.CompleteOnboarding, request)
-    exchange.live_state.forget_user(user_id)
+    exchange.live_state.invalidate_user(user_id)
     return exchange.ok(answer.user)
 
 
@@ -77,7 +76,7 @@ async def complete_onboarding(exchange: ExchangeOf, user_id: str, body: UpdateUs
 async def delete_user(exchange: ExchangeOf, user_id: str) -> Response:
     request = pb.DeactivateUserRequest(user_id=user_id, expected_version=exchange.if_match)
     await exchange.ask(exchange.stubs.users.DeactivateUser, request)
-    exchange.live_state.forget_user(user_id)
+    exchange.live_state.invalidate_user(user_id)
     return exchange.no_content()
 
 
@@ -91,7 +90,7 @@ async def delete_user(exchange: ExchangeOf, user_id: str) -> Response:
 async def reactivate_user(exchange: ExchangeOf, user_id: str, body: ReactivateUserBody) -> Response:
     request = pb.ReactivateUserRequest(user_id=user_id, reason=body.reason)
     answer = await exchange.ask(exchange.stubs.users.ReactivateUser, request)
-    exchange.live_state.forget_user(user_id)
+    exchange.live_state.invalidate_user(user_id)
     return exchange.ok(answer.user)
 
 
@@ -117,5 +116,5 @@ async def release_phone(exchange: ExchangeOf, user_id: str, body: ReleasePhoneBo
 async def erase_user(exchange: ExchangeOf, user_id: str, body: EraseUserBody) -> Response:
     request = pb.EraseUserRequest(user_id=user_id, reason=body.reason)
     answer = await exchange.ask(exchange.stubs.users.EraseUser, request)
-    exchange.live_state.forget_user(user_id)
+    exchange.live_state.invalidate_user(user_id)
     return exchange.ok(answer.user)

@@ -2,7 +2,7 @@
 
 import gc
 
-# Looking for garbage meanwhile would take a seventh of the time until we serve; see servicekit.garbage.
+# Looking for garbage meanwhile would take a seventh of the time until we serve; see servicekit.gc_tuning.
 gc.disable()
 
 from identity.models import SERVICE, data_keys

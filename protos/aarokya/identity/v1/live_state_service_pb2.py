@@ -28,7 +28,7 @@ from aarokya.identity.v1 import user_pb2 as aarokya_dot_identity_dot_v1_dot_user
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,aarokya/identity/v1/live_state_service.proto\x12\x13\x61\x61rokya.identity.v1\x1a!aarokya/identity/v1/api_key.proto\x1a\"aarokya/identity/v1/platform.proto\x1a\x1e\x61\x61rokya/identity/v1/user.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x13GetUserStateRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\x9a\x01\n\x14GetUserStateResponse\x12\x32\n\x05state\x18\x01 \x01(\x0b\x32\x1e.aarokya.identity.v1.UserStateH\x00\x88\x01\x01\x12\x38\n\x07seen_at\x18\x02 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x01\x88\x01\x01\x42\x08\n\x06_stateB\n\n\x08_seen_at\"-\n\x19\x42\x61tchGetUserStatesRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"\x92\x01\n\x1a\x42\x61tchGetUserStatesResponse\x12.\n\x06states\x18\x01 \x03(\x0b\x32\x1e.aarokya.identity.v1.UserState\x12\x38\n\x07seen_at\x18\x02 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x00\x88\x01\x01\x42\n\n\x08_seen_at\"\xe2\x01\n\tUserState\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x13\n\x0bplatform_id\x18\x02 \x01(\t\x12/\n\x06status\x18\x03 \x01(\x0e\x32\x1f.aarokya.identity.v1.UserStatus\x12\x18\n\x10token_generation\x18\x04 \x01(\x03\x12<\n\x0fplatform_status\x18\x05 \x01(\x0e\x32#.aarokya.identity.v1.PlatformStatus\x12\x16\n\x0emax_dependants\x18\x06 \x01(\x05\x12\x0e\n\x06\x65rased\x18\x07 \x01(\x08\"&\n\x14ResolveApiKeyRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\"\x9d\x01\n\x15ResolveApiKeyResponse\x12\x34\n\x05state\x18\x01 \x01(\x0b\x32 .aarokya.identity.v1.ApiKeyStateH\x00\x88\x01\x01\x12\x38\n\x07seen_at\x18\x02 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x01\x88\x01\x01\x42\x08\n\x06_stateB\n\n\x08_seen_at\"\xe7\x01\n\x0b\x41piKeyState\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x0bplatform_id\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.aarokya.identity.v1.ApiKeyStatus\x12\x33\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12<\n\x0fplatform_status\x18\x05 \x01(\x0e\x32#.aarokya.identity.v1.PlatformStatusB\r\n\x0b_expires_at\"5\n\rReplicaMoment\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08\x63lock_us\x18\x02 \x01(\x03\"\x17\n\x15WatchLiveStateRequest\"\xeb\x01\n\x16WatchLiveStateResponse\x12\x11\n\x07user_id\x18\x01 \x01(\tH\x00\x12\x10\n\x06key_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bplatform_id\x18\x03 \x01(\tH\x00\x12\x14\n\neverything\x18\x04 \x01(\x08H\x00\x12\x15\n\x08\x61s_of_us\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x36\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x02\x88\x01\x01\x12\x0e\n\x06\x65nding\x18\x07 \x01(\x08\x42\t\n\x07\x63hangedB\x0b\n\t_as_of_usB\x08\n\x06_as_of2\xc3\x03\n\x10LiveStateService\x12\x63\n\x0cGetUserState\x12(.aarokya.identity.v1.GetUserStateRequest\x1a).aarokya.identity.v1.GetUserStateResponse\x12u\n\x12\x42\x61tchGetUserStates\x12..aarokya.identity.v1.BatchGetUserStatesRequest\x1a/.aarokya.identity.v1.BatchGetUserStatesResponse\x12\x66\n\rResolveApiKey\x12).aarokya.identity.v1.ResolveApiKeyRequest\x1a*.aarokya.identity.v1.ResolveApiKeyResponse\x12k\n\x0eWatchLiveState\x12*.aarokya.identity.v1.WatchLiveStateRequest\x1a+.aarokya.identity.v1.WatchLiveStateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,aarokya/identity/v1/live_state_service.proto\x12\x13\x61\x61rokya.identity.v1\x1a!aarokya/identity/v1/api_key.proto\x1a\"aarokya/identity/v1/platform.proto\x1a\x1e\x61\x61rokya/identity/v1/user.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x13GetUserStateRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\x9a\x01\n\x14GetUserStateResponse\x12\x32\n\x05state\x18\x01 \x01(\x0b\x32\x1e.aarokya.identity.v1.UserStateH\x00\x88\x01\x01\x12\x38\n\x07seen_at\x18\x02 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x01\x88\x01\x01\x42\x08\n\x06_stateB\n\n\x08_seen_at\"-\n\x19\x42\x61tchGetUserStatesRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"\x92\x01\n\x1a\x42\x61tchGetUserStatesResponse\x12.\n\x06states\x18\x01 \x03(\x0b\x32\x1e.aarokya.identity.v1.UserState\x12\x38\n\x07seen_at\x18\x02 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x00\x88\x01\x01\x42\n\n\x08_seen_at\"\xe0\x01\n\tUserState\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x13\n\x0bplatform_id\x18\x02 \x01(\t\x12/\n\x06status\x18\x03 \x01(\x0e\x32\x1f.aarokya.identity.v1.UserStatus\x12\x18\n\x10token_generation\x18\x04 \x01(\x03\x12<\n\x0fplatform_status\x18\x05 \x01(\x0e\x32#.aarokya.identity.v1.PlatformStatus\x12\x16\n\x0emax_dependants\x18\x06 \x01(\x05J\x04\x08\x07\x10\x08R\x06\x65rased\"&\n\x14ResolveApiKeyRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\"\x9d\x01\n\x15ResolveApiKeyResponse\x12\x34\n\x05state\x18\x01 \x01(\x0b\x32 .aarokya.identity.v1.ApiKeyStateH\x00\x88\x01\x01\x12\x38\n\x07seen_at\x18\x02 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x01\x88\x01\x01\x42\x08\n\x06_stateB\n\n\x08_seen_at\"\xe7\x01\n\x0b\x41piKeyState\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x0bplatform_id\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.aarokya.identity.v1.ApiKeyStatus\x12\x33\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12<\n\x0fplatform_status\x18\x05 \x01(\x0e\x32#.aarokya.identity.v1.PlatformStatusB\r\n\x0b_expires_at\"5\n\rReplicaMoment\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08\x63lock_us\x18\x02 \x01(\x03\"\x17\n\x15WatchLiveStateRequest\"\xeb\x01\n\x16WatchLiveStateResponse\x12\x11\n\x07user_id\x18\x01 \x01(\tH\x00\x12\x10\n\x06key_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bplatform_id\x18\x03 \x01(\tH\x00\x12\x14\n\neverything\x18\x04 \x01(\x08H\x00\x12\x15\n\x08\x61s_of_us\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x36\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\".aarokya.identity.v1.ReplicaMomentH\x02\x88\x01\x01\x12\x0e\n\x06\x65nding\x18\x07 \x01(\x08\x42\t\n\x07\x63hangedB\x0b\n\t_as_of_usB\x08\n\x06_as_of2\xc3\x03\n\x10LiveStateService\x12\x63\n\x0cGetUserState\x12(.aarokya.identity.v1.GetUserStateRequest\x1a).aarokya.identity.v1.GetUserStateResponse\x12u\n\x12\x42\x61tchGetUserStates\x12..aarokya.identity.v1.BatchGetUserStatesRequest\x1a/.aarokya.identity.v1.BatchGetUserStatesResponse\x12\x66\n\rResolveApiKey\x12).aarokya.identity.v1.ResolveApiKeyRequest\x1a*.aarokya.identity.v1.ResolveApiKeyResponse\x12k\n\x0eWatchLiveState\x12*.aarokya.identity.v1.WatchLiveStateRequest\x1a+.aarokya.identity.v1.WatchLiveStateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,19 +44,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETUSERSTATESRESPONSE']._serialized_start=450
   _globals['_BATCHGETUSERSTATESRESPONSE']._serialized_end=596
   _globals['_USERSTATE']._serialized_start=599
-  _globals['_USERSTATE']._serialized_end=825
-  _globals['_RESOLVEAPIKEYREQUEST']._serialized_start=827
-  _globals['_RESOLVEAPIKEYREQUEST']._serialized_end=865
-  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_start=868
-  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_end=1025
-  _globals['_APIKEYSTATE']._serialized_start=1028
-  _globals['_APIKEYSTATE']._serialized_end=1259
-  _globals['_REPLICAMOMENT']._serialized_start=1261
-  _globals['_REPLICAMOMENT']._serialized_end=1314
-  _globals['_WATCHLIVESTATEREQUEST']._serialized_start=1316
-  _globals['_WATCHLIVESTATEREQUEST']._serialized_end=1339
-  _globals['_WATCHLIVESTATERESPONSE']._serialized_start=1342
-  _globals['_WATCHLIVESTATERESPONSE']._serialized_end=1577
-  _globals['_LIVESTATESERVICE']._serialized_start=1580
-  _globals['_LIVESTATESERVICE']._serialized_end=2031
+  _globals['_USERSTATE']._serialized_end=823
+  _globals['_RESOLVEAPIKEYREQUEST']._serialized_start=825
+  _globals['_RESOLVEAPIKEYREQUEST']._serialized_end=863
+  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_start=866
+  _globals['_RESOLVEAPIKEYRESPONSE']._serialized_end=1023
+  _globals['_APIKEYSTATE']._serialized_start=1026
+  _globals['_APIKEYSTATE']._serialized_end=1257
+  _globals['_REPLICAMOMENT']._serialized_start=1259
+  _globals['_REPLICAMOMENT']._serialized_end=1312
+  _globals['_WATCHLIVESTATEREQUEST']._serialized_start=1314
+  _globals['_WATCHLIVESTATEREQUEST']._serialized_end=1337
+  _globals['_WATCHLIVESTATERESPONSE']._serialized_start=1340
+  _globals['_WATCHLIVESTATERESPONSE']._serialized_end=1575
+  _globals['_LIVESTATESERVICE']._serialized_start=1578
+  _globals['_LIVESTATESERVICE']._serialized_end=2029
 # @@protoc_insertion_point(module_scope)

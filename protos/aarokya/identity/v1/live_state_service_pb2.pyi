@@ -149,7 +149,6 @@ class UserState(_message.Message):
     TOKEN_GENERATION_FIELD_NUMBER: _builtins.int
     PLATFORM_STATUS_FIELD_NUMBER: _builtins.int
     MAX_DEPENDANTS_FIELD_NUMBER: _builtins.int
-    ERASED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user's id."""
     platform_id: _builtins.str
@@ -162,8 +161,6 @@ class UserState(_message.Message):
     """Where the platform stands."""
     max_dependants: _builtins.int
     """How many dependants the platform allows besides SELF."""
-    erased: _builtins.bool
-    """True once the user's personal data was erased."""
     def __init__(
         self,
         *,
@@ -173,11 +170,10 @@ class UserState(_message.Message):
         token_generation: _builtins.int = ...,
         platform_status: _platform_pb2.PlatformStatus.ValueType = ...,
         max_dependants: _builtins.int = ...,
-        erased: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "max_dependants", b"max_dependants", "platform_id", b"platform_id", "platform_status", b"platform_status", "status", b"status", "token_generation", b"token_generation", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_dependants", b"max_dependants", "platform_id", b"platform_id", "platform_status", b"platform_status", "status", b"status", "token_generation", b"token_generation", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aarokya/identity/v1/user_service.proto\x12\x13\x61\x61rokya.identity.v1\x1a\x1e\x61\x61rokya/identity/v1/user.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"!\n\x0eGetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\":\n\x0fGetUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"\xd0\x01\n\x10ListUsersRequest\x12\x18\n\x0bplatform_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x34\n\x06status\x18\x02 \x01(\x0e\x32\x1f.aarokya.identity.v1.UserStatusH\x01\x88\x01\x01\x12\x19\n\x0cphone_number\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x0e\n\x0c_platform_idB\t\n\x07_statusB\x0f\n\r_phone_number\"V\n\x11ListUsersResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.aarokya.identity.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x11UpdateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\'\n\x04user\x18\x02 \x01(\x0b\x32\x19.aarokya.identity.v1.User\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"=\n\x12UpdateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"\x86\x01\n\x19\x43ompleteOnboardingRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\'\n\x04user\x18\x02 \x01(\x0b\x32\x19.aarokya.identity.v1.User\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"E\n\x1a\x43ompleteOnboardingResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"\\\n\x15\x44\x65\x61\x63tivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\x18\n\x16\x44\x65\x61\x63tivateUserResponse\">\n\x15ReactivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x16ReactivateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"<\n\x13ReleasePhoneRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"?\n\x14ReleasePhoneResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"9\n\x10\x45raseUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11\x45raseUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User2\xac\x06\n\x0bUserService\x12T\n\x07GetUser\x12#.aarokya.identity.v1.GetUserRequest\x1a$.aarokya.identity.v1.GetUserResponse\x12Z\n\tListUsers\x12%.aarokya.identity.v1.ListUsersRequest\x1a&.aarokya.identity.v1.ListUsersResponse\x12]\n\nUpdateUser\x12&.aarokya.identity.v1.UpdateUserRequest\x1a\'.aarokya.identity.v1.UpdateUserResponse\x12u\n\x12\x43ompleteOnboarding\x12..aarokya.identity.v1.CompleteOnboardingRequest\x1a/.aarokya.identity.v1.CompleteOnboardingResponse\x12i\n\x0e\x44\x65\x61\x63tivateUser\x12*.aarokya.identity.v1.DeactivateUserRequest\x1a+.aarokya.identity.v1.DeactivateUserResponse\x12i\n\x0eReactivateUser\x12*.aarokya.identity.v1.ReactivateUserRequest\x1a+.aarokya.identity.v1.ReactivateUserResponse\x12\x63\n\x0cReleasePhone\x12(.aarokya.identity.v1.ReleasePhoneRequest\x1a).aarokya.identity.v1.ReleasePhoneResponse\x12Z\n\tEraseUser\x12%.aarokya.identity.v1.EraseUserRequest\x1a&.aarokya.identity.v1.EraseUserResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&aarokya/identity/v1/user_service.proto\x12\x13\x61\x61rokya.identity.v1\x1a\x1e\x61\x61rokya/identity/v1/user.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"!\n\x0eGetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\":\n\x0fGetUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"(\n\x14\x42\x61tchGetUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"A\n\x15\x42\x61tchGetUsersResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.aarokya.identity.v1.User\"\xd0\x01\n\x10ListUsersRequest\x12\x18\n\x0bplatform_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x34\n\x06status\x18\x02 \x01(\x0e\x32\x1f.aarokya.identity.v1.UserStatusH\x01\x88\x01\x01\x12\x19\n\x0cphone_number\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x0e\n\x0c_platform_idB\t\n\x07_statusB\x0f\n\r_phone_number\"V\n\x11ListUsersResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.aarokya.identity.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x11UpdateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\'\n\x04user\x18\x02 \x01(\x0b\x32\x19.aarokya.identity.v1.User\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"=\n\x12UpdateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"\x86\x01\n\x19\x43ompleteOnboardingRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\'\n\x04user\x18\x02 \x01(\x0b\x32\x19.aarokya.identity.v1.User\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"E\n\x1a\x43ompleteOnboardingResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"\\\n\x15\x44\x65\x61\x63tivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\x18\n\x16\x44\x65\x61\x63tivateUserResponse\">\n\x15ReactivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x16ReactivateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"<\n\x13ReleasePhoneRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"?\n\x14ReleasePhoneResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User\"9\n\x10\x45raseUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11\x45raseUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.aarokya.identity.v1.User2\x94\x07\n\x0bUserService\x12T\n\x07GetUser\x12#.aarokya.identity.v1.GetUserRequest\x1a$.aarokya.identity.v1.GetUserResponse\x12\x66\n\rBatchGetUsers\x12).aarokya.identity.v1.BatchGetUsersRequest\x1a*.aarokya.identity.v1.BatchGetUsersResponse\x12Z\n\tListUsers\x12%.aarokya.identity.v1.ListUsersRequest\x1a&.aarokya.identity.v1.ListUsersResponse\x12]\n\nUpdateUser\x12&.aarokya.identity.v1.UpdateUserRequest\x1a\'.aarokya.identity.v1.UpdateUserResponse\x12u\n\x12\x43ompleteOnboarding\x12..aarokya.identity.v1.CompleteOnboardingRequest\x1a/.aarokya.identity.v1.CompleteOnboardingResponse\x12i\n\x0e\x44\x65\x61\x63tivateUser\x12*.aarokya.identity.v1.DeactivateUserRequest\x1a+.aarokya.identity.v1.DeactivateUserResponse\x12i\n\x0eReactivateUser\x12*.aarokya.identity.v1.ReactivateUserRequest\x1a+.aarokya.identity.v1.ReactivateUserResponse\x12\x63\n\x0cReleasePhone\x12(.aarokya.identity.v1.ReleasePhoneRequest\x1a).aarokya.identity.v1.ReleasePhoneResponse\x12Z\n\tEraseUser\x12%.aarokya.identity.v1.EraseUserRequest\x1a&.aarokya.identity.v1.EraseUserResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,34 +44,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSERREQUEST']._serialized_end=195
   _globals['_GETUSERRESPONSE']._serialized_start=197
   _globals['_GETUSERRESPONSE']._serialized_end=255
-  _globals['_LISTUSERSREQUEST']._serialized_start=258
-  _globals['_LISTUSERSREQUEST']._serialized_end=466
-  _globals['_LISTUSERSRESPONSE']._serialized_start=468
-  _globals['_LISTUSERSRESPONSE']._serialized_end=554
-  _globals['_UPDATEUSERREQUEST']._serialized_start=557
-  _globals['_UPDATEUSERREQUEST']._serialized_end=735
-  _globals['_UPDATEUSERRESPONSE']._serialized_start=737
-  _globals['_UPDATEUSERRESPONSE']._serialized_end=798
-  _globals['_COMPLETEONBOARDINGREQUEST']._serialized_start=801
-  _globals['_COMPLETEONBOARDINGREQUEST']._serialized_end=935
-  _globals['_COMPLETEONBOARDINGRESPONSE']._serialized_start=937
-  _globals['_COMPLETEONBOARDINGRESPONSE']._serialized_end=1006
-  _globals['_DEACTIVATEUSERREQUEST']._serialized_start=1008
-  _globals['_DEACTIVATEUSERREQUEST']._serialized_end=1100
-  _globals['_DEACTIVATEUSERRESPONSE']._serialized_start=1102
-  _globals['_DEACTIVATEUSERRESPONSE']._serialized_end=1126
-  _globals['_REACTIVATEUSERREQUEST']._serialized_start=1128
-  _globals['_REACTIVATEUSERREQUEST']._serialized_end=1190
-  _globals['_REACTIVATEUSERRESPONSE']._serialized_start=1192
-  _globals['_REACTIVATEUSERRESPONSE']._serialized_end=1257
-  _globals['_RELEASEPHONEREQUEST']._serialized_start=1259
-  _globals['_RELEASEPHONEREQUEST']._serialized_end=1319
-  _globals['_RELEASEPHONERESPONSE']._serialized_start=1321
-  _globals['_RELEASEPHONERESPONSE']._serialized_end=1384
-  _globals['_ERASEUSERREQUEST']._serialized_start=1386
-  _globals['_ERASEUSERREQUEST']._serialized_end=1443
-  _globals['_ERASEUSERRESPONSE']._serialized_start=1445
-  _globals['_ERASEUSERRESPONSE']._serialized_end=1505
-  _globals['_USERSERVICE']._serialized_start=1508
-  _globals['_USERSERVICE']._serialized_end=2320
+  _globals['_BATCHGETUSERSREQUEST']._serialized_start=257
+  _globals['_BATCHGETUSERSREQUEST']._serialized_end=297
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_start=299
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_end=364
+  _globals['_LISTUSERSREQUEST']._serialized_start=367
+  _globals['_LISTUSERSREQUEST']._serialized_end=575
+  _globals['_LISTUSERSRESPONSE']._serialized_start=577
+  _globals['_LISTUSERSRESPONSE']._serialized_end=663
+  _globals['_UPDATEUSERREQUEST']._serialized_start=666
+  _globals['_UPDATEUSERREQUEST']._serialized_end=844
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=846
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=907
+  _globals['_COMPLETEONBOARDINGREQUEST']._serialized_start=910
+  _globals['_COMPLETEONBOARDINGREQUEST']._serialized_end=1044
+  _globals['_COMPLETEONBOARDINGRESPONSE']._serialized_start=1046
+  _globals['_COMPLETEONBOARDINGRESPONSE']._serialized_end=1115
+  _globals['_DEACTIVATEUSERREQUEST']._serialized_start=1117
+  _globals['_DEACTIVATEUSERREQUEST']._serialized_end=1209
+  _globals['_DEACTIVATEUSERRESPONSE']._serialized_start=1211
+  _globals['_DEACTIVATEUSERRESPONSE']._serialized_end=1235
+  _globals['_REACTIVATEUSERREQUEST']._serialized_start=1237
+  _globals['_REACTIVATEUSERREQUEST']._serialized_end=1299
+  _globals['_REACTIVATEUSERRESPONSE']._serialized_start=1301
+  _globals['_REACTIVATEUSERRESPONSE']._serialized_end=1366
+  _globals['_RELEASEPHONEREQUEST']._serialized_start=1368
+  _globals['_RELEASEPHONEREQUEST']._serialized_end=1428
+  _globals['_RELEASEPHONERESPONSE']._serialized_start=1430
+  _globals['_RELEASEPHONERESPONSE']._serialized_end=1493
+  _globals['_ERASEUSERREQUEST']._serialized_start=1495
+  _globals['_ERASEUSERREQUEST']._serialized_end=1552
+  _globals['_ERASEUSERRESPONSE']._serialized_start=1554
+  _globals['_ERASEUSERRESPONSE']._serialized_end=1614
+  _globals['_USERSERVICE']._serialized_start=1617
+  _globals['_USERSERVICE']._serialized_end=2533
 # @@protoc_insertion_point(module_scope)

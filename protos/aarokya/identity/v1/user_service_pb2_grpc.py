@@ -40,6 +40,11 @@ class UserServiceStub:
                 request_serializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.GetUserRequest.SerializeToString,
                 response_deserializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.GetUserResponse.FromString,
                 _registered_method=True)
+        self.BatchGetUsers = channel.unary_unary(
+                '/aarokya.identity.v1.UserService/BatchGetUsers',
+                request_serializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.BatchGetUsersRequest.SerializeToString,
+                response_deserializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.BatchGetUsersResponse.FromString,
+                _registered_method=True)
         self.ListUsers = channel.unary_unary(
                 '/aarokya.identity.v1.UserService/ListUsers',
                 request_serializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.ListUsersRequest.SerializeToString,
@@ -83,6 +88,13 @@ class UserServiceServicer:
 
     def GetUser(self, request, context):
         """GetUser answers one user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetUsers(self, request, context):
+        """BatchGetUsers answers several users of one platform, each of whom reads itself; a user says so for all of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +156,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.GetUser,
                     request_deserializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.GetUserRequest.FromString,
                     response_serializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.GetUserResponse.SerializeToString,
+            ),
+            'BatchGetUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetUsers,
+                    request_deserializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.BatchGetUsersRequest.FromString,
+                    response_serializer=aarokya_dot_identity_dot_v1_dot_user__service__pb2.BatchGetUsersResponse.SerializeToString,
             ),
             'ListUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListUsers,
@@ -209,6 +226,33 @@ class UserService:
             '/aarokya.identity.v1.UserService/GetUser',
             aarokya_dot_identity_dot_v1_dot_user__service__pb2.GetUserRequest.SerializeToString,
             aarokya_dot_identity_dot_v1_dot_user__service__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aarokya.identity.v1.UserService/BatchGetUsers',
+            aarokya_dot_identity_dot_v1_dot_user__service__pb2.BatchGetUsersRequest.SerializeToString,
+            aarokya_dot_identity_dot_v1_dot_user__service__pb2.BatchGetUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

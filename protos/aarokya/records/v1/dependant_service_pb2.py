@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*aarokya/records/v1/dependant_service.proto\x12\x12\x61\x61rokya.records.v1\x1a\"aarokya/records/v1/dependant.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"[\n\x16\x43reateDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\tdependant\x18\x02 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"K\n\x17\x43reateDependantResponse\x12\x30\n\tdependant\x18\x01 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"<\n\x13GetDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\"H\n\x14GetDependantResponse\x12\x30\n\tdependant\x18\x01 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"\xa2\x01\n\x15ListDependantsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12.\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x17\n\x0finclude_removed\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x08\n\x06_as_of\"d\n\x16ListDependantsResponse\x12\x31\n\ndependants\x18\x01 \x03(\x0b\x32\x1d.aarokya.records.v1.Dependant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x1cListDependantVersionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x1dListDependantVersionsResponse\x12\x31\n\ndependants\x18\x01 \x03(\x0b\x32\x1d.aarokya.records.v1.Dependant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd6\x01\n\x16UpdateDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\x12\x30\n\tdependant\x18\x03 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"K\n\x17UpdateDependantResponse\x12\x30\n\tdependant\x18\x01 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"s\n\x16\x44\x65leteDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\x19\n\x17\x44\x65leteDependantResponse2\xa0\x05\n\x10\x44\x65pendantService\x12j\n\x0f\x43reateDependant\x12*.aarokya.records.v1.CreateDependantRequest\x1a+.aarokya.records.v1.CreateDependantResponse\x12\x61\n\x0cGetDependant\x12\'.aarokya.records.v1.GetDependantRequest\x1a(.aarokya.records.v1.GetDependantResponse\x12g\n\x0eListDependants\x12).aarokya.records.v1.ListDependantsRequest\x1a*.aarokya.records.v1.ListDependantsResponse\x12|\n\x15ListDependantVersions\x12\x30.aarokya.records.v1.ListDependantVersionsRequest\x1a\x31.aarokya.records.v1.ListDependantVersionsResponse\x12j\n\x0fUpdateDependant\x12*.aarokya.records.v1.UpdateDependantRequest\x1a+.aarokya.records.v1.UpdateDependantResponse\x12j\n\x0f\x44\x65leteDependant\x12*.aarokya.records.v1.DeleteDependantRequest\x1a+.aarokya.records.v1.DeleteDependantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*aarokya/records/v1/dependant_service.proto\x12\x12\x61\x61rokya.records.v1\x1a\"aarokya/records/v1/dependant.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"[\n\x16\x43reateDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\tdependant\x18\x02 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"K\n\x17\x43reateDependantResponse\x12\x30\n\tdependant\x18\x01 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"<\n\x13GetDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\"H\n\x14GetDependantResponse\x12\x30\n\tdependant\x18\x01 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"V\n\x19\x42\x61tchGetDependantsRequest\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.aarokya.records.v1.GetDependantRequest\"O\n\x1a\x42\x61tchGetDependantsResponse\x12\x31\n\ndependants\x18\x01 \x03(\x0b\x32\x1d.aarokya.records.v1.Dependant\".\n\x1a\x42\x61tchListDependantsRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"P\n\x1b\x42\x61tchListDependantsResponse\x12\x31\n\ndependants\x18\x01 \x03(\x0b\x32\x1d.aarokya.records.v1.Dependant\"\xa2\x01\n\x15ListDependantsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12.\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x17\n\x0finclude_removed\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x08\n\x06_as_of\"d\n\x16ListDependantsResponse\x12\x31\n\ndependants\x18\x01 \x03(\x0b\x32\x1d.aarokya.records.v1.Dependant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x1cListDependantVersionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x1dListDependantVersionsResponse\x12\x31\n\ndependants\x18\x01 \x03(\x0b\x32\x1d.aarokya.records.v1.Dependant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd6\x01\n\x16UpdateDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\x12\x30\n\tdependant\x18\x03 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"K\n\x17UpdateDependantResponse\x12\x30\n\tdependant\x18\x01 \x01(\x0b\x32\x1d.aarokya.records.v1.Dependant\"s\n\x16\x44\x65leteDependantRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendant_id\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\x19\n\x17\x44\x65leteDependantResponse2\x8d\x07\n\x10\x44\x65pendantService\x12j\n\x0f\x43reateDependant\x12*.aarokya.records.v1.CreateDependantRequest\x1a+.aarokya.records.v1.CreateDependantResponse\x12\x61\n\x0cGetDependant\x12\'.aarokya.records.v1.GetDependantRequest\x1a(.aarokya.records.v1.GetDependantResponse\x12s\n\x12\x42\x61tchGetDependants\x12-.aarokya.records.v1.BatchGetDependantsRequest\x1a..aarokya.records.v1.BatchGetDependantsResponse\x12v\n\x13\x42\x61tchListDependants\x12..aarokya.records.v1.BatchListDependantsRequest\x1a/.aarokya.records.v1.BatchListDependantsResponse\x12g\n\x0eListDependants\x12).aarokya.records.v1.ListDependantsRequest\x1a*.aarokya.records.v1.ListDependantsResponse\x12|\n\x15ListDependantVersions\x12\x30.aarokya.records.v1.ListDependantVersionsRequest\x1a\x31.aarokya.records.v1.ListDependantVersionsResponse\x12j\n\x0fUpdateDependant\x12*.aarokya.records.v1.UpdateDependantRequest\x1a+.aarokya.records.v1.UpdateDependantResponse\x12j\n\x0f\x44\x65leteDependant\x12*.aarokya.records.v1.DeleteDependantRequest\x1a+.aarokya.records.v1.DeleteDependantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,22 +42,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEPENDANTREQUEST']._serialized_end=399
   _globals['_GETDEPENDANTRESPONSE']._serialized_start=401
   _globals['_GETDEPENDANTRESPONSE']._serialized_end=473
-  _globals['_LISTDEPENDANTSREQUEST']._serialized_start=476
-  _globals['_LISTDEPENDANTSREQUEST']._serialized_end=638
-  _globals['_LISTDEPENDANTSRESPONSE']._serialized_start=640
-  _globals['_LISTDEPENDANTSRESPONSE']._serialized_end=740
-  _globals['_LISTDEPENDANTVERSIONSREQUEST']._serialized_start=742
-  _globals['_LISTDEPENDANTVERSIONSREQUEST']._serialized_end=850
-  _globals['_LISTDEPENDANTVERSIONSRESPONSE']._serialized_start=852
-  _globals['_LISTDEPENDANTVERSIONSRESPONSE']._serialized_end=959
-  _globals['_UPDATEDEPENDANTREQUEST']._serialized_start=962
-  _globals['_UPDATEDEPENDANTREQUEST']._serialized_end=1176
-  _globals['_UPDATEDEPENDANTRESPONSE']._serialized_start=1178
-  _globals['_UPDATEDEPENDANTRESPONSE']._serialized_end=1253
-  _globals['_DELETEDEPENDANTREQUEST']._serialized_start=1255
-  _globals['_DELETEDEPENDANTREQUEST']._serialized_end=1370
-  _globals['_DELETEDEPENDANTRESPONSE']._serialized_start=1372
-  _globals['_DELETEDEPENDANTRESPONSE']._serialized_end=1397
-  _globals['_DEPENDANTSERVICE']._serialized_start=1400
-  _globals['_DEPENDANTSERVICE']._serialized_end=2072
+  _globals['_BATCHGETDEPENDANTSREQUEST']._serialized_start=475
+  _globals['_BATCHGETDEPENDANTSREQUEST']._serialized_end=561
+  _globals['_BATCHGETDEPENDANTSRESPONSE']._serialized_start=563
+  _globals['_BATCHGETDEPENDANTSRESPONSE']._serialized_end=642
+  _globals['_BATCHLISTDEPENDANTSREQUEST']._serialized_start=644
+  _globals['_BATCHLISTDEPENDANTSREQUEST']._serialized_end=690
+  _globals['_BATCHLISTDEPENDANTSRESPONSE']._serialized_start=692
+  _globals['_BATCHLISTDEPENDANTSRESPONSE']._serialized_end=772
+  _globals['_LISTDEPENDANTSREQUEST']._serialized_start=775
+  _globals['_LISTDEPENDANTSREQUEST']._serialized_end=937
+  _globals['_LISTDEPENDANTSRESPONSE']._serialized_start=939
+  _globals['_LISTDEPENDANTSRESPONSE']._serialized_end=1039
+  _globals['_LISTDEPENDANTVERSIONSREQUEST']._serialized_start=1041
+  _globals['_LISTDEPENDANTVERSIONSREQUEST']._serialized_end=1149
+  _globals['_LISTDEPENDANTVERSIONSRESPONSE']._serialized_start=1151
+  _globals['_LISTDEPENDANTVERSIONSRESPONSE']._serialized_end=1258
+  _globals['_UPDATEDEPENDANTREQUEST']._serialized_start=1261
+  _globals['_UPDATEDEPENDANTREQUEST']._serialized_end=1475
+  _globals['_UPDATEDEPENDANTRESPONSE']._serialized_start=1477
+  _globals['_UPDATEDEPENDANTRESPONSE']._serialized_end=1552
+  _globals['_DELETEDEPENDANTREQUEST']._serialized_start=1554
+  _globals['_DELETEDEPENDANTREQUEST']._serialized_end=1669
+  _globals['_DELETEDEPENDANTRESPONSE']._serialized_start=1671
+  _globals['_DELETEDEPENDANTRESPONSE']._serialized_end=1696
+  _globals['_DEPENDANTSERVICE']._serialized_start=1699
+  _globals['_DEPENDANTSERVICE']._serialized_end=2608
 # @@protoc_insertion_point(module_scope)

@@ -124,6 +124,102 @@ class GetDependantResponse(_message.Message):
 Global___GetDependantResponse: _TypeAlias = GetDependantResponse  # noqa: Y015
 
 @_typing.final
+class BatchGetDependantsRequest(_message.Message):
+    """Which members to answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetDependantRequest]:
+        """Each with its family."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___GetDependantRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetDependantsRequest: _TypeAlias = BatchGetDependantsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetDependantsResponse(_message.Message):
+    """The members asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPENDANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dependants(self) -> _containers.RepeatedCompositeFieldContainer[_dependant_pb2.Dependant]:
+        """The newest versions in any order, without those of members whom the named families do not have."""
+
+    def __init__(
+        self,
+        *,
+        dependants: _abc.Iterable[_dependant_pb2.Dependant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependants", b"dependants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetDependantsResponse: _TypeAlias = BatchGetDependantsResponse  # noqa: Y015
+
+@_typing.final
+class BatchListDependantsRequest(_message.Message):
+    """Whose families to answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The users' ids."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchListDependantsRequest: _TypeAlias = BatchListDependantsRequest  # noqa: Y015
+
+@_typing.final
+class BatchListDependantsResponse(_message.Message):
+    """The families asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPENDANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dependants(self) -> _containers.RepeatedCompositeFieldContainer[_dependant_pb2.Dependant]:
+        """All who are not removed, of all the families together, newest first."""
+
+    def __init__(
+        self,
+        *,
+        dependants: _abc.Iterable[_dependant_pb2.Dependant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependants", b"dependants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchListDependantsResponse: _TypeAlias = BatchListDependantsResponse  # noqa: Y015
+
+@_typing.final
 class ListDependantsRequest(_message.Message):
     """Which page of whose family to answer."""
 

@@ -45,6 +45,16 @@ class DependantServiceStub:
                 request_serializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.GetDependantRequest.SerializeToString,
                 response_deserializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.GetDependantResponse.FromString,
                 _registered_method=True)
+        self.BatchGetDependants = channel.unary_unary(
+                '/aarokya.records.v1.DependantService/BatchGetDependants',
+                request_serializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchGetDependantsRequest.SerializeToString,
+                response_deserializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchGetDependantsResponse.FromString,
+                _registered_method=True)
+        self.BatchListDependants = channel.unary_unary(
+                '/aarokya.records.v1.DependantService/BatchListDependants',
+                request_serializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchListDependantsRequest.SerializeToString,
+                response_deserializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchListDependantsResponse.FromString,
+                _registered_method=True)
         self.ListDependants = channel.unary_unary(
                 '/aarokya.records.v1.DependantService/ListDependants',
                 request_serializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.ListDependantsRequest.SerializeToString,
@@ -80,6 +90,22 @@ class DependantServiceServicer:
 
     def GetDependant(self, request, context):
         """GetDependant answers the newest version of one member.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetDependants(self, request, context):
+        """BatchGetDependants answers members of the families of several users of one platform, each of whom reads its own; a
+        user says so for all of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchListDependants(self, request, context):
+        """BatchListDependants answers the families of several users of one platform, each of whom reads its own; a user says
+        so for all of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +151,16 @@ def add_DependantServiceServicer_to_server(servicer, server):
                     servicer.GetDependant,
                     request_deserializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.GetDependantRequest.FromString,
                     response_serializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.GetDependantResponse.SerializeToString,
+            ),
+            'BatchGetDependants': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetDependants,
+                    request_deserializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchGetDependantsRequest.FromString,
+                    response_serializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchGetDependantsResponse.SerializeToString,
+            ),
+            'BatchListDependants': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchListDependants,
+                    request_deserializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchListDependantsRequest.FromString,
+                    response_serializer=aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchListDependantsResponse.SerializeToString,
             ),
             'ListDependants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDependants,
@@ -202,6 +238,60 @@ class DependantService:
             '/aarokya.records.v1.DependantService/GetDependant',
             aarokya_dot_records_dot_v1_dot_dependant__service__pb2.GetDependantRequest.SerializeToString,
             aarokya_dot_records_dot_v1_dot_dependant__service__pb2.GetDependantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetDependants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aarokya.records.v1.DependantService/BatchGetDependants',
+            aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchGetDependantsRequest.SerializeToString,
+            aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchGetDependantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchListDependants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aarokya.records.v1.DependantService/BatchListDependants',
+            aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchListDependantsRequest.SerializeToString,
+            aarokya_dot_records_dot_v1_dot_dependant__service__pb2.BatchListDependantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

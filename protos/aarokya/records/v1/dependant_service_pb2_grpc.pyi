@@ -37,6 +37,14 @@ class DependantServiceStub:
     """CreateDependant adds a member to a user's family."""
     GetDependant: _grpc.UnaryUnaryMultiCallable[_dependant_service_pb2.GetDependantRequest, _dependant_service_pb2.GetDependantResponse]
     """GetDependant answers the newest version of one member."""
+    BatchGetDependants: _grpc.UnaryUnaryMultiCallable[_dependant_service_pb2.BatchGetDependantsRequest, _dependant_service_pb2.BatchGetDependantsResponse]
+    """BatchGetDependants answers members of the families of several users of one platform, each of whom reads its own; a
+    user says so for all of them.
+    """
+    BatchListDependants: _grpc.UnaryUnaryMultiCallable[_dependant_service_pb2.BatchListDependantsRequest, _dependant_service_pb2.BatchListDependantsResponse]
+    """BatchListDependants answers the families of several users of one platform, each of whom reads its own; a user says
+    so for all of them.
+    """
     ListDependants: _grpc.UnaryUnaryMultiCallable[_dependant_service_pb2.ListDependantsRequest, _dependant_service_pb2.ListDependantsResponse]
     """ListDependants answers a user's family, newest member first."""
     ListDependantVersions: _grpc.UnaryUnaryMultiCallable[_dependant_service_pb2.ListDependantVersionsRequest, _dependant_service_pb2.ListDependantVersionsResponse]
@@ -55,6 +63,14 @@ class DependantServiceAsyncStub(DependantServiceStub):
     """CreateDependant adds a member to a user's family."""
     GetDependant: _aio.UnaryUnaryMultiCallable[_dependant_service_pb2.GetDependantRequest, _dependant_service_pb2.GetDependantResponse]  # type: ignore[assignment]
     """GetDependant answers the newest version of one member."""
+    BatchGetDependants: _aio.UnaryUnaryMultiCallable[_dependant_service_pb2.BatchGetDependantsRequest, _dependant_service_pb2.BatchGetDependantsResponse]  # type: ignore[assignment]
+    """BatchGetDependants answers members of the families of several users of one platform, each of whom reads its own; a
+    user says so for all of them.
+    """
+    BatchListDependants: _aio.UnaryUnaryMultiCallable[_dependant_service_pb2.BatchListDependantsRequest, _dependant_service_pb2.BatchListDependantsResponse]  # type: ignore[assignment]
+    """BatchListDependants answers the families of several users of one platform, each of whom reads its own; a user says
+    so for all of them.
+    """
     ListDependants: _aio.UnaryUnaryMultiCallable[_dependant_service_pb2.ListDependantsRequest, _dependant_service_pb2.ListDependantsResponse]  # type: ignore[assignment]
     """ListDependants answers a user's family, newest member first."""
     ListDependantVersions: _aio.UnaryUnaryMultiCallable[_dependant_service_pb2.ListDependantVersionsRequest, _dependant_service_pb2.ListDependantVersionsResponse]  # type: ignore[assignment]
@@ -82,6 +98,26 @@ class DependantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dependant_service_pb2.GetDependantResponse, _abc.Awaitable[_dependant_service_pb2.GetDependantResponse]]:
         """GetDependant answers the newest version of one member."""
+
+    @_abc_1.abstractmethod
+    def BatchGetDependants(
+        self,
+        request: _dependant_service_pb2.BatchGetDependantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dependant_service_pb2.BatchGetDependantsResponse, _abc.Awaitable[_dependant_service_pb2.BatchGetDependantsResponse]]:
+        """BatchGetDependants answers members of the families of several users of one platform, each of whom reads its own; a
+        user says so for all of them.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchListDependants(
+        self,
+        request: _dependant_service_pb2.BatchListDependantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dependant_service_pb2.BatchListDependantsResponse, _abc.Awaitable[_dependant_service_pb2.BatchListDependantsResponse]]:
+        """BatchListDependants answers the families of several users of one platform, each of whom reads its own; a user says
+        so for all of them.
+        """
 
     @_abc_1.abstractmethod
     def ListDependants(

@@ -10,9 +10,9 @@ from sqlalchemy import Uuid, bindparam, delete, insert, update
 from aarokya.catalogue.v1.benefit_provider_pb2 import BenefitProvider
 from catalogue.benefit_providers.errors import BenefitProviderCodeTaken, BenefitProviderInUse
 from catalogue.models import benefit_providers
+from servicekit.compiled_statement import CompiledStatement
 from servicekit.database import AnyRow, Transaction, refusing
 from servicekit.paging import newest_first
-from servicekit.quick_statement import QuickStatement
 from servicekit.rows import RowMapper
 
 TAKEN = {"uq_benefit_providers_code": BenefitProviderCodeTaken}
@@ -40,8 +40,8 @@ class BenefitProviderRepository:
         by_id = self.rows.select(benefit_providers.c.mrn_issued_at).where(
             benefit_providers.c.id == bindparam("provider", type_=Uuid)
         )
-        self._by_id = QuickStatement(by_id)
-        self._by_id_held = QuickStatement(by_id.with_for_update())
+        self._by_id = CompiledStatement(by_id)
+        self._by_id_held = CompiledStatement(by_id.with_for_update())
 
     async def insert(self, tx: Transaction, provider: BenefitProvider) -> None:
         """Add a provider."""

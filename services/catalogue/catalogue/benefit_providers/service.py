@@ -37,13 +37,18 @@ class BenefitProviderService:
     def __init__(self, providers: BenefitProviderRepository, audit: AuditLog) -> None:
         self._providers = providers
         self._audit = audit
-        # Of which it is known that no failover takes away that there may be MRNs; they are few.
+        # Providers whose first MRN is noted where no failover takes the note away; they are few.
         self._confirmed: set[UUID] = set()
         # Free data could be about anyone; of that the log, which is for ever, only tells that it changed.
         self._told = providers.rows.clear_fields - {"metadata"}
 
     async def create_provider(self, tx: Transaction, wanted: BenefitProvider) -> BenefitProvider:
-        """Add a provider; it is active unless the operator says otherwise."""
+        """Add a provider; it is active unless the operator says otherwise.
+
+        Raises:
+            BenefitProviderRuleBroken: a value breaks a rule.
+            BenefitProviderCodeTaken: another provider has this code.
+        """
         provider = BenefitProvider()
         provider.CopyFrom(DEFAULTS)
         provider.MergeFrom(wanted)
@@ -57,7 +62,11 @@ class BenefitProviderService:
         return provider
 
     async def get_provider(self, tx: Transaction, provider_id: UUID) -> BenefitProvider:
-        """Return a provider."""
+        """Return a provider.
+
+        Raises:
+            BenefitProviderUnknown: there is no such provider.
+        """
         return (await self._get(tx, provider_id)).provider
 
     async def update_provider(
@@ -68,7 +77,14 @@ class BenefitProviderService:
         mask: Sequence[str],
         expected_version: int | None,
     ) -> BenefitProvider:
-        """Change a provider; a change that changes nothing leaves the version as it is."""
+        """Change a provider; a change that changes nothing leaves the version as it is.
+
+        Raises:
+            BenefitProviderUnknown: there is no such provider.
+            VersionMismatch: `expected_version` is not the provider's version.
+            BenefitProviderRuleBroken: a value breaks a rule.
+            BenefitProviderCodeTaken: another provider has this code.
+        """
         before = (await self._get(tx, provider_id, for_update=True)).provider
         require_version(expected_version, before.version)
         after = apply_mask(before, wanted, mask)
@@ -82,7 +98,13 @@ class BenefitProviderService:
         return after
 
     async def delete_provider(self, tx: Transaction, provider_id: UUID, expected_version: int | None) -> None:
-        """Remove a provider that no benefit and no MRN has ever referred to."""
+        """Remove a provider that no benefit and no MRN has ever referred to.
+
+        Raises:
+            BenefitProviderUnknown: there is no such provider.
+            VersionMismatch: `expected_version` is not the provider's version.
+            BenefitProviderInUse: a benefit refers to the provider, or an MRN has done so.
+        """
         stored = await self._get(tx, provider_id, for_update=True)
         require_version(expected_version, stored.provider.version)
         if stored.mrn_issued_at is not None:
@@ -108,7 +130,7 @@ class BenefitProviderService:
             await self._providers.note_mrn_issued(tx, provider_id)
             await self._record(tx, "benefit_provider.note_mrn_issued", stored.provider.id, {"mrn_issued_at": None})
         elif provider_id not in self._confirmed:
-            await tx.confirm_reads()
+            await tx.wait_for_replication()
         return stored.provider
 
     def note_checked(self, provider_id: UUID) -> None:

@@ -13,8 +13,8 @@ from aarokya.catalogue.v1.benefit_pb2 import Benefit, BenefitProviderSummary
 from catalogue.benefit_providers.errors import BenefitProviderMissing
 from catalogue.benefits.errors import BenefitCodeTaken
 from catalogue.models import benefit_providers, benefits
+from servicekit.compiled_statement import CompiledPages, CompiledStatement, Values
 from servicekit.database import AnyRow, Transaction, refusing
-from servicekit.quick_statement import QuickPages, QuickStatement, Values
 from servicekit.rows import RowMapper
 
 REFUSALS = {"uq_benefits_code": BenefitCodeTaken, "fk_benefits_benefit_provider_id": BenefitProviderMissing}
@@ -60,10 +60,10 @@ class BenefitRepository:
         self.rows = RowMapper(benefits, Benefit, computed=("provider",))
         self._summaries = RowMapper(benefit_providers, BenefitProviderSummary)
         by_id = self._select(frozenset({"benefit"}))
-        self._by_id = QuickStatement(by_id)
-        self._by_id_held = QuickStatement(by_id.with_for_update(of=benefits))
-        self._by_id_offered = QuickStatement(self._select(frozenset({"benefit", "platform"})))
-        self._pages = QuickPages(self._select, (benefits.c.created_at, benefits.c.id))
+        self._by_id = CompiledStatement(by_id)
+        self._by_id_held = CompiledStatement(by_id.with_for_update(of=benefits))
+        self._by_id_offered = CompiledStatement(self._select(frozenset({"benefit", "platform"})))
+        self._pages = CompiledPages(self._select, (benefits.c.created_at, benefits.c.id))
 
     async def insert(self, tx: Transaction, benefit: Benefit) -> None:
         """Add a benefit; its provider stays at least until the transaction ends."""

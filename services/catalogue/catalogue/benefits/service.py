@@ -36,7 +36,13 @@ class BenefitService:
         self._told = benefits.rows.clear_fields - LONG_TEXTS
 
     async def create_benefit(self, tx: Transaction, wanted: Benefit) -> Benefit:
-        """Add a benefit; it is a draft unless the operator says otherwise."""
+        """Add a benefit; it is a draft unless the operator says otherwise.
+
+        Raises:
+            BenefitRuleBroken: a value breaks a rule.
+            BenefitCodeTaken: another benefit of the provider has this code.
+            BenefitProviderMissing: the benefit's provider does not exist.
+        """
         benefit = Benefit()
         benefit.CopyFrom(DEFAULTS)
         benefit.MergeFrom(wanted)
@@ -50,7 +56,11 @@ class BenefitService:
         return await self.get_benefit(tx, UUID(benefit.id))
 
     async def get_benefit(self, tx: Transaction, benefit_id: UUID) -> Benefit:
-        """Return a benefit that the caller may see."""
+        """Return a benefit that the caller may see.
+
+        Raises:
+            BenefitUnknown: there is no such benefit, or the caller may not see it.
+        """
         benefit = await self._benefits.find(tx, benefit_id, self._offered_to(tx))
         if benefit is None:
             raise BenefitUnknown
@@ -80,7 +90,14 @@ class BenefitService:
     async def update_benefit(
         self, tx: Transaction, benefit_id: UUID, wanted: Benefit, mask: Sequence[str], expected_version: int | None
     ) -> Benefit:
-        """Change a benefit; a change that changes nothing leaves the version as it is."""
+        """Change a benefit; a change that changes nothing leaves the version as it is.
+
+        Raises:
+            BenefitUnknown: there is no such benefit.
+            VersionMismatch: `expected_version` is not the benefit's version.
+            BenefitRuleBroken: a value breaks a rule.
+            BenefitCodeTaken: another benefit of the provider has this code.
+        """
         before = await self._get_for_change(tx, benefit_id, expected_version)
         after = apply_mask(before, wanted, mask)
         _check_rules(after)
@@ -89,7 +106,12 @@ class BenefitService:
         return await self._write(tx, "benefit.update", before, after)
 
     async def archive_benefit(self, tx: Transaction, benefit_id: UUID, expected_version: int | None) -> None:
-        """Take a benefit off for good; once more changes nothing."""
+        """Take a benefit off for good; once more changes nothing.
+
+        Raises:
+            BenefitUnknown: there is no such benefit.
+            VersionMismatch: `expected_version` is not the benefit's version.
+        """
         before = await self._get_for_change(tx, benefit_id, expected_version)
         if before.status == BenefitStatus.BENEFIT_STATUS_ARCHIVED:
             return

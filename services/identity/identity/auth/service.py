@@ -60,6 +60,12 @@ class AuthService:
         """Find or create the user of a phone number and sign a token.
 
         What is sent along fills a new user's profile as far as it keeps the rules, and never an existing one's.
+
+        Raises:
+            PlatformUnknown: there is no such platform, or the caller may not know.
+            PlatformNotActive: the platform is suspended or archived.
+            UserRuleBroken: no country has this code, or no mobile phone can have this number.
+            UserDeactivated: the user of the number has left the platform.
         """
         platform = await self._platforms.get_platform(tx, platform_id)
         if platform.status != PlatformStatus.PLATFORM_STATUS_ACTIVE:

@@ -7,25 +7,24 @@ from uuid import UUID
 from sqlalchemy import ARRAY, LargeBinary, Text, Uuid, any_, bindparam, func, or_, select, text, update
 
 from identity.models import api_key_secrets, api_keys, platforms, users
-from servicekit.database import AnyRow, Transaction
-from servicekit.quick_statement import QuickStatement
+from servicekit.compiled_statement import CompiledStatement
+from servicekit.database import AnyRow, Reader, Transaction
 
 CHANNEL = "live_state"
 PRESENTED_HASH = "app.api_key_hash"
 
-_ANNOUNCE = QuickStatement(select(func.pg_notify(CHANNEL, bindparam("what", type_=Text)).label("announced")))
+_ANNOUNCE = CompiledStatement(select(func.pg_notify(CHANNEL, bindparam("what", type_=Text)).label("announced")))
 _user_states = select(
     users.c.id,
     users.c.platform_id,
     users.c.status,
     users.c.token_generation,
-    users.c.erased_at,
     platforms.c.status.label("platform_status"),
     platforms.c.max_dependants,
 ).join(platforms, platforms.c.id == users.c.platform_id)
-_USER_STATE = QuickStatement(_user_states.where(users.c.id == bindparam("user", type_=Uuid)))
-_USER_STATES = QuickStatement(_user_states.where(users.c.id == any_(bindparam("users", type_=ARRAY(Uuid)))))
-_KEY_STATE = QuickStatement(
+_USER_STATE = CompiledStatement(_user_states.where(users.c.id == bindparam("user", type_=Uuid)))
+_USER_STATES = CompiledStatement(_user_states.where(users.c.id == any_(bindparam("users", type_=ARRAY(Uuid)))))
+_KEY_STATE = CompiledStatement(
     select(
         api_keys.c.id,
         api_keys.c.platform_id,
@@ -60,14 +59,14 @@ async def _announce(tx: Transaction, what: str) -> None:
     await _ANNOUNCE.execute(tx, {"what": what})
 
 
-async def find_user_state(tx: Transaction, user_id: UUID) -> AnyRow | None:
+async def find_user_state(reader: Reader, user_id: UUID) -> AnyRow | None:
     """Return what decides on a user's rights."""
-    return await _USER_STATE.one_or_none(tx, {"user": user_id})
+    return await _USER_STATE.one_or_none(reader, {"user": user_id})
 
 
-async def find_user_states(tx: Transaction, user_ids: Sequence[UUID]) -> Sequence[AnyRow]:
-    """Return what decides on the rights of those users whom there are."""
-    return await _USER_STATES.rows(tx, {"users": list(user_ids)})
+async def find_user_states(reader: Reader, user_ids: Sequence[UUID]) -> Sequence[AnyRow]:
+    """Return what decides on the rights of those of the users who exist."""
+    return await _USER_STATES.rows(reader, {"users": list(user_ids)})
 
 
 async def find_key_state(tx: Transaction, secret_hash: bytes) -> AnyRow | None:

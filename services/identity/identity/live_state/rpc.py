@@ -41,16 +41,17 @@ class LiveStateRpc(LiveStateServiceServicer):
     @allow_peers(GATEWAY, "records")
     async def GetUserState(self, request: pb.GetUserStateRequest, context: Context) -> pb.GetUserStateResponse:
         seen_at = self._changes.now()
-        async with self._database.transaction(system_call(SERVICE)) as tx:
-            return pb.GetUserStateResponse(state=await find_user_state(tx, UUID(request.user_id)), seen_at=seen_at)
+        async with self._database.reading(system_call(SERVICE)) as reader:
+            state = await find_user_state(reader, UUID(request.user_id))
+        return pb.GetUserStateResponse(state=state, seen_at=seen_at)
 
     @allow_peers(GATEWAY, "records")
     async def BatchGetUserStates(
         self, request: pb.BatchGetUserStatesRequest, context: Context
     ) -> pb.BatchGetUserStatesResponse:
         seen_at = self._changes.now()
-        async with self._database.transaction(system_call(SERVICE)) as tx:
-            states = await find_user_states(tx, [UUID(user_id) for user_id in request.user_ids])
+        async with self._database.reading(system_call(SERVICE)) as reader:
+            states = await find_user_states(reader, [UUID(user_id) for user_id in request.user_ids])
         return pb.BatchGetUserStatesResponse(states=states, seen_at=seen_at)
 
     @allow_peers(GATEWAY)

@@ -10,7 +10,7 @@ from aarokya.identity.v1.live_state_service_pb2 import ApiKeyState, UserState
 from aarokya.identity.v1.platform_pb2 import PlatformStatus
 from aarokya.identity.v1.user_pb2 import UserStatus
 from identity.live_state import repository
-from servicekit.database import AnyRow, Transaction
+from servicekit.database import AnyRow, Reader, Transaction
 from servicekit.enum_text import number_of
 
 # Gateways use what they learned of a key for 30 s before they ask again; so together uses are known to a minute.
@@ -25,15 +25,15 @@ class FoundKey:
     needs_noting: bool
 
 
-async def find_user_state(tx: Transaction, user_id: UUID) -> UserState | None:
+async def find_user_state(reader: Reader, user_id: UUID) -> UserState | None:
     """Return what decides on a user's rights."""
-    row = await repository.find_user_state(tx, user_id)
+    row = await repository.find_user_state(reader, user_id)
     return None if row is None else _user_state(row)
 
 
-async def find_user_states(tx: Transaction, user_ids: Sequence[UUID]) -> list[UserState]:
-    """Return what decides on the rights of those users whom there are."""
-    return [_user_state(row) for row in await repository.find_user_states(tx, user_ids)]
+async def find_user_states(reader: Reader, user_ids: Sequence[UUID]) -> list[UserState]:
+    """Return what decides on the rights of those of the users who exist."""
+    return [_user_state(row) for row in await repository.find_user_states(reader, user_ids)]
 
 
 def _user_state(row: AnyRow) -> UserState:
@@ -44,7 +44,6 @@ def _user_state(row: AnyRow) -> UserState:
         token_generation=row.token_generation,
         platform_status=_platform_status(row.platform_status),
         max_dependants=row.max_dependants,
-        erased=row.erased_at is not None,
     )
 
 

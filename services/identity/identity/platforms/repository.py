@@ -11,16 +11,19 @@ from aarokya.identity.v1.api_key_pb2 import ApiKey, ApiKeyStatus
 from aarokya.identity.v1.platform_pb2 import Platform
 from identity.models import api_key_secrets, api_keys, platforms, users
 from identity.platforms.errors import ApiKeySecretTaken, PlatformNameTaken
-from servicekit.data_keys import DataKeys
+from servicekit.advisory_locks import key_of, lock, lock_shared
+from servicekit.compiled_statement import CompiledStatement
+from servicekit.data_keys import SERVICE_OWNER, DataKeys
 from servicekit.database import AnyRow, Transaction, refusing
 from servicekit.paging import newest_first
-from servicekit.quick_statement import QuickStatement
 from servicekit.rows import RowMapper
 
 TAKEN = {"pk_platforms": PlatformNameTaken, "uq_platforms_name_key": PlatformNameTaken}
 
 _PLATFORM = bindparam("platform", type_=Uuid)
-_STATUS_HELD = QuickStatement(select(platforms.c.status).where(platforms.c.id == _PLATFORM).with_for_update(read=True))
+_STATUS_HELD = CompiledStatement(
+    select(platforms.c.status).where(platforms.c.id == _PLATFORM).with_for_update(read=True)
+)
 
 
 class PlatformRepository:
@@ -30,12 +33,15 @@ class PlatformRepository:
         self._keys = keys
         self.rows = RowMapper(platforms, Platform, keys, owner_column="id")
         by_id = self.rows.select().where(platforms.c.id == _PLATFORM)
-        self._by_id = QuickStatement(by_id)
-        self._by_id_held = QuickStatement(by_id.with_for_update(of=platforms))
+        self._by_id = CompiledStatement(by_id)
+        self._by_id_held = CompiledStatement(by_id.with_for_update(of=platforms))
 
     async def insert(self, tx: Transaction, platform: Platform) -> None:
-        """Add a platform."""
+        """Add a platform. Raises PlatformNameTaken when its name is taken, or its id, be it by an erased user."""
         platform_id = UUID(platform.id)
+        # The service's own key is nobody's, and is never destroyed.
+        if platform_id != SERVICE_OWNER and await self._keys.are_known_of(tx, platform_id):
+            raise PlatformNameTaken
         key = await self._keys.for_owner(tx, platform_id, platform_id)
         values = self.rows.values(platform, key=key, version=platform.version, name_key=_name_key(platform.name))
         with refusing(TAKEN):
@@ -50,12 +56,16 @@ class PlatformRepository:
 
     async def find(self, tx: Transaction, platform_id: UUID, *, for_update: bool = False) -> Platform | None:
         """Return a platform, locked against other changes if it is to be changed."""
+        if for_update:
+            await lock(tx, key_of(platform_id))
         statement = self._by_id_held if for_update else self._by_id
         row = await statement.one_or_none(tx, {"platform": platform_id})
         return None if row is None else self.rows.message(row)
 
     async def hold_status(self, tx: Transaction, platform_id: UUID) -> str:
         """Return where a platform stands, and keep it so until the transaction ends."""
+        # So that whoever wants to change that has its turn, however many sign up.
+        await lock_shared(tx, key_of(platform_id))
         status: str = (await _STATUS_HELD.rows(tx, {"platform": platform_id}))[0].status
         return status
 

@@ -61,7 +61,12 @@ class PlatformService:
         self._audit = audit
 
     async def create_platform(self, tx: Transaction, wanted: Platform) -> Platform:
-        """Add a platform; what the operator left out gets its default."""
+        """Add a platform; what the operator left out gets its default.
+
+        Raises:
+            PlatformRuleBroken: a setting breaks a rule.
+            PlatformNameTaken: another platform has this name or id.
+        """
         platform = Platform()
         platform.CopyFrom(DEFAULTS)
         platform.MergeFrom(wanted)
@@ -76,14 +81,22 @@ class PlatformService:
         return platform
 
     async def get_platform(self, tx: Transaction, platform_id: UUID, *, for_update: bool = False) -> Platform:
-        """Return a platform."""
+        """Return a platform.
+
+        Raises:
+            PlatformUnknown: there is no such platform, or the caller may not know.
+        """
         platform = await self._platforms.find(tx, platform_id, for_update=for_update)
         if platform is None:
             raise PlatformUnknown
         return platform
 
     async def hold_unarchived(self, tx: Transaction, platform_id: UUID) -> None:
-        """Refuse what an archived platform allows no more, and keep this one from being archived meanwhile."""
+        """Refuse what an archived platform allows no more, and keep this one from being archived meanwhile.
+
+        Raises:
+            PlatformArchived: the platform is archived.
+        """
         if await self._platforms.hold_status(tx, platform_id) == "archived":
             raise PlatformArchived
 
@@ -94,7 +107,15 @@ class PlatformService:
     async def update_platform(
         self, tx: Transaction, platform_id: UUID, wanted: Platform, mask: Sequence[str], expected_version: int | None
     ) -> Platform:
-        """Change a platform's settings; a change that changes nothing leaves the version as it is."""
+        """Change a platform's settings; a change that changes nothing leaves the version as it is.
+
+        Raises:
+            PlatformUnknown: there is no such platform.
+            VersionMismatch: `expected_version` is not the platform's version.
+            PlatformArchived: the platform is archived, and something would change.
+            PlatformRuleBroken: a setting breaks a rule.
+            PlatformNameTaken: another platform has this name.
+        """
         before = await self.get_platform(tx, platform_id, for_update=True)
         require_version(expected_version, before.version)
         after = apply_mask(before, wanted, mask)
@@ -106,7 +127,13 @@ class PlatformService:
         return await self._write(tx, "platform.update", before, after)
 
     async def archive_platform(self, tx: Transaction, platform_id: UUID, expected_version: int | None) -> None:
-        """Archive a platform that has no users left; once more changes nothing."""
+        """Archive a platform that has no users left; once more changes nothing.
+
+        Raises:
+            PlatformUnknown: there is no such platform.
+            VersionMismatch: `expected_version` is not the platform's version.
+            PlatformHasUsers: the platform has users who are not deactivated.
+        """
         before = await self.get_platform(tx, platform_id, for_update=True)
         require_version(expected_version, before.version)
         if before.status == PlatformStatus.PLATFORM_STATUS_ARCHIVED:
@@ -121,7 +148,12 @@ class PlatformService:
     async def set_status(
         self, tx: Transaction, platform_id: UUID, status: PlatformStatus.ValueType, reason: str
     ) -> Platform:
-        """Suspend or activate a platform; the status that it has already changes nothing."""
+        """Suspend or activate a platform; the status that it has already changes nothing.
+
+        Raises:
+            PlatformUnknown: there is no such platform.
+            PlatformArchived: the platform is archived.
+        """
         before = await self.get_platform(tx, platform_id, for_update=True)
         _require_not_archived(before)
         if before.status == status:
@@ -166,7 +198,14 @@ class ApiKeyService:
         self._hashes = hashes
 
     async def create_key(self, tx: Transaction, platform_id: UUID, wanted: ApiKey) -> ApiKey:
-        """Issue a key. Its secret is answered if it was made here, and not if the operator brought it."""
+        """Issue a key. Its secret is answered if it was made here, and not if the operator brought it.
+
+        Raises:
+            PlatformUnknown: there is no such platform.
+            PlatformArchived: the platform is archived.
+            PlatformRuleBroken: the moment of expiry does not lie ahead, or no header could carry the secret.
+            ApiKeySecretTaken: the secret that the operator brought is another key's.
+        """
         await self._platforms.get_platform(tx, platform_id)
         await self._platforms.hold_unarchived(tx, platform_id)
         _check_key(wanted, tx.now)
@@ -190,7 +229,13 @@ class ApiKeyService:
         return key
 
     async def rotate_key(self, tx: Transaction, platform_id: UUID, key_id: UUID, overlap: timedelta) -> ApiKey:
-        """Give a key a new secret; those it has now live on for the overlap."""
+        """Give a key a new secret; those it has now live on for the overlap.
+
+        Raises:
+            PlatformUnknown: there is no such platform.
+            ApiKeyUnknown: the platform has no such key, or the key is revoked or expired.
+            PlatformArchived: the platform is archived.
+        """
         await self._platforms.get_platform(tx, platform_id)
         key = await self._get_key(tx, platform_id, key_id)
         await self._platforms.hold_unarchived(tx, platform_id)
@@ -209,7 +254,13 @@ class ApiKeyService:
         return key
 
     async def revoke_key(self, tx: Transaction, platform_id: UUID, key_id: UUID) -> None:
-        """Stop a key at once; once more changes nothing."""
+        """Stop a key at once; once more changes nothing.
+
+        Raises:
+            PlatformUnknown: there is no such platform.
+            ApiKeyUnknown: the platform has no such key.
+            PlatformArchived: the platform is archived, and the key is not revoked yet.
+        """
         platform = await self._platforms.get_platform(tx, platform_id)
         key = await self._get_key(tx, platform_id, key_id)
         if key.status == ApiKeyStatus.API_KEY_STATUS_REVOKED:

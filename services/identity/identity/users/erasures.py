@@ -42,7 +42,7 @@ class ErasureList:
             erasures = await self._users.list_erased_since(tx, self._newest - LONGEST)
             new = [erasure for erasure in erasures if erasure.user_id not in self._known]
             if new:
-                await tx.confirm_reads()
+                await tx.wait_for_replication()
         if new:
             await asyncio.to_thread(self._file.append, new)
             self._newest = max(self._newest, new[-1].erased_at)

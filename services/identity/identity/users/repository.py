@@ -6,21 +6,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import LargeBinary, Select, Text, Uuid, bindparam, select, update
+from sqlalchemy import ARRAY, LargeBinary, Select, Text, Uuid, any_, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from aarokya.identity.v1.user_pb2 import User
 from identity.models import users
 from identity.users.errors import PhoneTaken
 from servicekit.advisory_locks import lock
+from servicekit.compiled_statement import CompiledPages, CompiledStatement
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import SERVICE_OWNER, DataKeys, OwnerErased
-from servicekit.database import AnyRow, Transaction, refusing
+from servicekit.database import AnyRow, Reader, Transaction, refusing
 from servicekit.erasures import Erasure
-from servicekit.quick_statement import QuickPages, QuickStatement
 from servicekit.rows import RowMapper
 
 _USER = bindparam("user", type_=Uuid)
+_USERS = bindparam("users", type_=ARRAY(Uuid))
 _PLATFORM = bindparam("platform", type_=Uuid)
 _STATUS = bindparam("wanted_status", type_=Text)
 _PHONE = bindparam("phone", type_=LargeBinary)
@@ -49,15 +50,16 @@ class UserRepository:
         self._hashes = hashes
         self.rows = RowMapper(users, User, keys, owner_column="id", computed=("id_proof_type", "id_proof_masked"))
         by_id = self._select().where(users.c.id == _USER)
-        self._by_id = QuickStatement(by_id)
-        self._by_id_held = QuickStatement(by_id.with_for_update(of=users))
+        self._by_id = CompiledStatement(by_id)
+        self._by_ids = CompiledStatement(self._select().where(users.c.id == any_(_USERS)))
+        self._by_id_held = CompiledStatement(by_id.with_for_update(of=users))
         by_phone = self._select().where(users.c.platform_id == _PLATFORM, users.c.phone_hash == _PHONE)
-        self._by_phone = QuickStatement(by_phone)
-        self._pages = QuickPages(self._select_matching, (users.c.created_at, users.c.id))
+        self._by_phone = CompiledStatement(by_phone)
+        self._pages = CompiledPages(self._select_matching, (users.c.created_at, users.c.id))
         columns = [column.name for column in users.c if column.computed is None]
         insertion = insert_or_ignore(users).on_conflict_do_nothing(constraint="uq_users_phone")
-        self._insert = QuickStatement(insertion.returning(users.c.id), columns)
-        self._update = QuickStatement(update(users).where(users.c.id == _USER), columns)
+        self._insert = CompiledStatement(insertion.returning(users.c.id), columns)
+        self._update = CompiledStatement(update(users).where(users.c.id == _USER), columns)
 
     async def insert_unless_taken(self, tx: Transaction, stored: StoredUser) -> bool:
         """Add a user; False when the platform has one with this phone number."""
@@ -98,11 +100,15 @@ class UserRepository:
         )
         return [Erasure(*row) for row in await tx.execute(statement)]
 
-    async def find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser | None:
+    async def find(self, reader: Reader, user_id: UUID, *, for_update: bool = False) -> StoredUser | None:
         """Return a user, locked against other changes if it is to be changed."""
         statement = self._by_id_held if for_update else self._by_id
-        row = await statement.one_or_none(tx, {"user": user_id})
+        row = await statement.one_or_none(reader, {"user": user_id})
         return None if row is None else self.to_stored(row)
+
+    async def find_each(self, reader: Reader, user_ids: Sequence[UUID]) -> list[StoredUser]:
+        """Return those of some users whom there are, in any order."""
+        return [self.to_stored(row) for row in await self._by_ids.rows(reader, {"users": list(user_ids)})]
 
     async def find_by_phone(self, tx: Transaction, platform_id: UUID, phone_number: str) -> StoredUser | None:
         """Return the platform's user with a phone number in E.164."""

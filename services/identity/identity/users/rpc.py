@@ -47,9 +47,15 @@ class UserRpc(UserServiceServicer):
 
     @allow_peers(GATEWAY)
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
-        async with self._database.transaction(call_of(context)) as tx:
-            stored = await self._users.get_user(tx, UUID(request.user_id))
+        async with self._database.reading(call_of(context)) as reader:
+            stored = await self._users.get_user(reader, UUID(request.user_id))
         return pb.GetUserResponse(user=_public(stored))
+
+    @allow_peers(GATEWAY)
+    async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
+        async with self._database.reading(call_of(context)) as reader:
+            found = await self._users.get_each(reader, [UUID(user_id) for user_id in request.user_ids])
+        return pb.BatchGetUsersResponse(users=map(_public, found))
 
     @allow_peers(GATEWAY)
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:

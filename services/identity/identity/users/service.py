@@ -22,7 +22,7 @@ from identity.users.repository import StoredUser, UserRepository
 from servicekit.audit import AuditLog, changes_between
 from servicekit.calendar_days import day_in
 from servicekit.data_keys import SERVICE_OWNER
-from servicekit.database import AnyRow, Transaction
+from servicekit.database import AnyRow, Reader, Transaction, transaction_of
 from servicekit.erasures import Erasure
 from servicekit.errors import Detail, InvalidField, require_version
 from servicekit.messages import apply_mask, changed_fields, has
@@ -46,14 +46,29 @@ class UserService:
         self._outbox = outbox
         self._timezone = timezone
 
-    async def get_user(self, tx: Transaction, user_id: UUID) -> StoredUser:
-        """Return a user; an operator's look at a person is noted."""
-        stored = await self._find(tx, user_id)
-        if tx.call.caller.is_admin:
+    async def get_user(self, reader: Reader, user_id: UUID) -> StoredUser:
+        """Return a user; an operator's look at a person is noted.
+
+        Raises:
+            UserUnknown: there is no such user, or the caller may not know.
+        """
+        stored = await self._find(reader, user_id)
+        if reader.call.caller.is_admin:
+            platform_id = UUID(stored.user.platform_id)
             await self._audit.record(
-                tx, "user.read", "user", str(user_id), user_id=user_id, platform_id=UUID(stored.user.platform_id)
+                transaction_of(reader), "user.read", "user", str(user_id), user_id=user_id, platform_id=platform_id
             )
         return stored
+
+    async def get_each(self, reader: Reader, user_ids: Sequence[UUID]) -> list[StoredUser]:
+        """Return those of some users who exist. Each of them reads itself; nobody else may read so.
+
+        Raises:
+            UserUnknown: the caller is no user.
+        """
+        if not reader.call.caller.is_user:
+            raise UserUnknown
+        return await self._users.find_each(reader, user_ids)
 
     async def list_users(
         self,
@@ -65,7 +80,11 @@ class UserService:
         cursor: Sequence[str] | None,
         page_size: int,
     ) -> Sequence[AnyRow]:
-        """Return the rows of a page and one more; an operator's look at people is noted."""
+        """Return the rows of a page and one more; an operator's look at people is noted.
+
+        Raises:
+            UserRuleBroken: no mobile phone can have the number that is searched for.
+        """
         if phone_number is not None:
             try:
                 phone_number = to_e164(phone_number, await self._searched_country_code(tx, platform_id))
@@ -101,7 +120,16 @@ class UserService:
     async def update_user(
         self, tx: Transaction, user_id: UUID, wanted: User, mask: Sequence[str], expected_version: int | None
     ) -> StoredUser:
-        """Change a profile; a change that changes nothing leaves the version as it is."""
+        """Change a profile; a change that changes nothing leaves the version as it is.
+
+        Raises:
+            InvalidField: `mask` names the phone number, but the caller is no operator, or `wanted` has no number.
+            UserUnknown: there is no such user, or the caller may not know.
+            VersionMismatch: `expected_version` is not the user's version.
+            WrongUserStatus: the user is deactivated.
+            UserRuleBroken: a value breaks a rule.
+            PhoneTaken: another user of the platform has the new phone number.
+        """
         _require_writable(tx, wanted, mask)
         before = await self._find(tx, user_id, for_update=True)
         require_version(expected_version, before.user.version)
@@ -120,7 +148,16 @@ class UserService:
     async def complete_onboarding(
         self, tx: Transaction, user_id: UUID, wanted: User, mask: Sequence[str]
     ) -> StoredUser:
-        """Make a user active once the profile has all that the platform requires."""
+        """Make a user active once the profile has all that the platform requires.
+
+        Raises:
+            InvalidField: `mask` names the phone number, but the caller is no operator, or `wanted` has no number.
+            UserUnknown: there is no such user, or the caller may not know.
+            WrongUserStatus: the user has completed onboarding already, or is deactivated.
+            UserRuleBroken: a value breaks a rule, also one that was in the profile before.
+            ProfileIncomplete: fields are empty that the platform requires.
+            PhoneTaken: another user of the platform has the new phone number.
+        """
         _require_writable(tx, wanted, mask)
         before = await self._find(tx, user_id, for_update=True)
         if before.user.status != UserStatus.USER_STATUS_ONBOARDING:
@@ -139,7 +176,12 @@ class UserService:
         return after
 
     async def deactivate_user(self, tx: Transaction, user_id: UUID, expected_version: int | None) -> None:
-        """End a membership and all its tokens; once more changes nothing."""
+        """End a membership and all its tokens; once more changes nothing.
+
+        Raises:
+            UserUnknown: there is no such user, or the caller may not know.
+            VersionMismatch: `expected_version` is not the user's version.
+        """
         before = await self._find(tx, user_id, for_update=True)
         require_version(expected_version, before.user.version)
         if before.user.status == UserStatus.USER_STATUS_DEACTIVATED:
@@ -152,7 +194,14 @@ class UserService:
         await announce_user(tx, user_id)
 
     async def reactivate_user(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
-        """Put a deactivated user back to the status before; tokens of that time stay dead."""
+        """Put a deactivated user back to the status before; tokens of that time stay dead.
+
+        Raises:
+            UserUnknown: there is no such user, or the caller may not know.
+            WrongUserStatus: the user is not deactivated, or is erased.
+            PlatformArchived: the user's platform is archived.
+            PhoneTaken: the phone number was released, and another user of the platform has it now.
+        """
         before = await self._find_deactivated(tx, user_id)
         # An archived platform has no users left, and it shall stay so.
         await self._platforms.hold_unarchived(tx, UUID(before.user.platform_id))
@@ -168,7 +217,12 @@ class UserService:
         return after
 
     async def release_phone(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
-        """Free a deactivated user's phone number: it registers as a new user from then on."""
+        """Free a deactivated user's phone number: it registers as a new user from then on.
+
+        Raises:
+            UserUnknown: there is no such user, or the caller may not know.
+            WrongUserStatus: the user is not deactivated, or is erased.
+        """
         before = await self._find_deactivated(tx, user_id)
         if before.phone_released_at is not None:
             return before
@@ -179,7 +233,12 @@ class UserService:
         return after
 
     async def erase_user(self, tx: Transaction, user_id: UUID, reason: str) -> StoredUser:
-        """Destroy a deactivated user's personal data here, and have it destroyed in records."""
+        """Destroy a deactivated user's personal data here, and have it destroyed in records.
+
+        Raises:
+            UserUnknown: there is no such user, or the caller may not know.
+            WrongUserStatus: the user is not deactivated.
+        """
         before = await self._find(tx, user_id, for_update=True)
         if before.user.HasField("erased_at"):
             return before
@@ -215,9 +274,9 @@ class UserService:
         await announce_user(tx, user_id)
         return after
 
-    async def _find(self, tx: Transaction, user_id: UUID, *, for_update: bool = False) -> StoredUser:
-        stored = await self._users.find(tx, user_id, for_update=for_update)
-        caller = tx.call.caller
+    async def _find(self, reader: Reader, user_id: UUID, *, for_update: bool = False) -> StoredUser:
+        stored = await self._users.find(reader, user_id, for_update=for_update)
+        caller = reader.call.caller
         if stored is None or (caller.is_user and caller.id != str(user_id)):
             raise UserUnknown
         return stored

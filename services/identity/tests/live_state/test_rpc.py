@@ -298,11 +298,11 @@ class Watched:
         self.heard.append(told)
         match message.WhichOneof("changed"):
             case "user_id":
-                self.users.forget(message.user_id)
+                self.users.invalidate(message.user_id)
             case "platform_id":
-                self.users.forget_tag(message.platform_id)
+                self.users.invalidate_tag(message.platform_id)
             case "everything":
-                self.users.forget_everything()
+                self.users.invalidate_everything()
 
     async def until_valid(self, is_valid: bool = True) -> None:
         async with asyncio.timeout(5):

@@ -117,6 +117,15 @@ class TestCreatePlatform:
         with pytest.raises(PlatformNameTaken):
             await rules.add_platform(id=platform.id)
 
+    async def test_refuses_an_id_that_is_a_users(self, rules: Any) -> None:
+        user = await rules.add_user(await rules.add_platform())
+        with pytest.raises(PlatformNameTaken):
+            await rules.add_platform(id=user.id)
+        await rules.deactivate(user)
+        await rules.erase(user)
+        with pytest.raises(PlatformNameTaken):
+            await rules.add_platform(id=user.id)
+
     async def test_writes_settings_but_no_contact_into_history(self, rules: Any) -> None:
         platform = await rules.add_platform(contact_email="ops@rides.example")
 
@@ -272,6 +281,29 @@ class TestArchivePlatform:
 
 
 class TestSetStatus:
+    async def test_has_its_turn_however_many_sign_up(self, rules: Any) -> None:
+        platform = await rules.add_platform()
+        stop = asyncio.Event()
+
+        async def sign_up() -> None:
+            while not stop.is_set():
+                async with rules.database.transaction(rules.partner_of(platform)) as tx:
+                    if not await rules.platforms.hold_active(tx, UUID(platform.id)):
+                        return
+                    await asyncio.sleep(0.1)
+
+        signing_up = []
+        for _ in range(4):
+            signing_up.append(asyncio.create_task(sign_up()))
+            await asyncio.sleep(0.025)
+        try:
+            # Shorter than the database lets anybody wait.
+            async with asyncio.timeout(2):
+                await rules.set_platform_status(platform.id, SUSPENDED, "Unpaid.")
+        finally:
+            stop.set()
+            await asyncio.gather(*signing_up)
+
     async def test_suspends_and_activates_with_a_sealed_reason(self, rules: Any) -> None:
         platform = await rules.add_platform()
         suspended = await rules.set_platform_status(platform.id, SUSPENDED, "Unpaid, says Asha.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -43,6 +44,37 @@ class TestGetUser:
             assert shown == user
             assert not shown.HasField("id_proof")
             assert (shown.id_proof_type, shown.id_proof_masked) == (LICENSE.proof_type, "••••1234")
+
+
+class TestBatchGetUsers:
+    async def test_answers_each_as_alone(self, identity: Any) -> None:
+        platform = await identity.create_platform()
+        users = [
+            await complete(identity, await identity.create_user(platform), id_proof=LICENSE),
+            await identity.create_user(platform),
+        ]
+        request = pb.BatchGetUsersRequest(user_ids=[*(user.id for user in users), str(uuid4())])
+        metadata = identity.said_by(identity.user_of(users[0]))
+        answer = await identity.users.BatchGetUsers(request, metadata=metadata)
+        by_id = {user.id: user for user in answer.users}
+        assert len(answer.users) == len(users)
+        for user in users:
+            alone = pb.GetUserRequest(user_id=user.id)
+            metadata = identity.said_by(identity.user_of(user))
+            assert by_id[user.id] == (await identity.users.GetUser(alone, metadata=metadata)).user
+
+    async def test_knows_nobody_of_another_platform(self, identity: Any) -> None:
+        user, stranger = [await identity.create_user(await identity.create_platform()) for _ in range(2)]
+        request = pb.BatchGetUsersRequest(user_ids=[stranger.id, user.id])
+        answer = await identity.users.BatchGetUsers(request, metadata=identity.said_by(identity.user_of(user)))
+        assert [each.id for each in answer.users] == [user.id]
+
+    async def test_is_for_users_alone(self, identity: Any) -> None:
+        user = await identity.create_user(await identity.create_platform())
+        request = pb.BatchGetUsersRequest(user_ids=[user.id])
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await identity.users.BatchGetUsers(request, metadata=identity.said_by(identity.admin))
+        assert identity.reason_of(error.value) == "US_401"
 
 
 class TestListUsers:

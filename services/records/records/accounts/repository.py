@@ -11,11 +11,11 @@ from aarokya.records.v1.account_pb2 import Account, AccountStatus, AccountType
 from records.accounts.errors import AccountAlreadyThere
 from records.models import accounts
 from records.users.errors import WrongUserStatus
+from servicekit.compiled_statement import CompiledPages, CompiledStatement, Values
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys, OwnerErased
-from servicekit.database import AnyRow, Transaction, refusing
+from servicekit.database import AnyRow, Reader, Transaction, refusing
 from servicekit.id_numbers import masked
-from servicekit.quick_statement import QuickPages, QuickStatement, Values
 from servicekit.rows import RowMapper
 
 # Written into the statement, or else the planner could not know that the partial indexes fit.
@@ -24,7 +24,7 @@ ACTIVE = literal_column("'active'", Text)
 _ACCOUNT = bindparam("account_id", type_=Uuid)
 _USER = bindparam("user", type_=Uuid)
 _PLATFORM = bindparam("platform", type_=Uuid)
-_LOCK = QuickStatement(
+_LOCK = CompiledStatement(
     select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text), 0)).label("locked"))
 )
 
@@ -57,16 +57,16 @@ class AccountRepository:
         )
         # Without and with whether others have the account too, which partners are told.
         self._by_id = {
-            tells: QuickStatement(self._select(tells).where(accounts.c.id == _ACCOUNT)) for tells in (False, True)
+            tells: CompiledStatement(self._select(tells).where(accounts.c.id == _ACCOUNT)) for tells in (False, True)
         }
-        self._primary = QuickStatement(self._select(False).where(accounts.c.is_primary))
+        self._primary = CompiledStatement(self._select(False).where(accounts.c.is_primary))
         oldest = self._select(False).order_by(accounts.c.created_at, accounts.c.id)
-        self._oldest = QuickStatement(oldest.limit(1))
-        self._pages = QuickPages(self._select, (accounts.c.created_at, accounts.c.id))
+        self._oldest = CompiledStatement(oldest.limit(1))
+        self._pages = CompiledPages(self._select, (accounts.c.created_at, accounts.c.id))
         columns = accounts.c.keys()
-        self._insert = QuickStatement(insert(accounts), columns)
+        self._insert = CompiledStatement(insert(accounts), columns)
         is_row = (accounts.c.id == _ACCOUNT) & (accounts.c.platform_id == _PLATFORM)
-        self._update = QuickStatement(update(accounts).where(is_row), columns)
+        self._update = CompiledStatement(update(accounts).where(is_row), columns)
 
     async def lock(self, tx: Transaction, user_id: UUID) -> None:
         """Let nobody else change the user's accounts until the transaction ends."""
@@ -84,10 +84,10 @@ class AccountRepository:
         with refusing({"uq_accounts_number": AccountAlreadyThere}):
             await self._update.execute(tx, values | row)
 
-    async def find(self, tx: Transaction, user_id: UUID, account_id: UUID) -> StoredAccount | None:
+    async def find(self, reader: Reader, user_id: UUID, account_id: UUID) -> StoredAccount | None:
         """Return an account of the user's that is not removed."""
-        values = _of_user(tx, user_id, account_id=account_id)
-        row = await self._by_id[tx.call.caller.is_partner].one_or_none(tx, values)
+        values = _of_user(reader, user_id, account_id=account_id)
+        row = await self._by_id[reader.call.caller.is_partner].one_or_none(reader, values)
         return None if row is None else self.to_stored(row)
 
     async def find_primary(self, tx: Transaction, user_id: UUID) -> StoredAccount | None:
@@ -101,10 +101,11 @@ class AccountRepository:
         return None if row is None else self.to_stored(row)
 
     async def list_newest(
-        self, tx: Transaction, user_id: UUID, cursor: Sequence[str] | None, page_size: int
+        self, reader: Reader, user_id: UUID, cursor: Sequence[str] | None, page_size: int
     ) -> Sequence[AnyRow]:
         """Return the rows of a page, and one more."""
-        return await self._pages.rows(tx, _of_user(tx, user_id), cursor, page_size, tx.call.caller.is_partner)
+        values = _of_user(reader, user_id)
+        return await self._pages.rows(reader, values, cursor, page_size, reader.call.caller.is_partner)
 
     def to_stored(self, row: AnyRow) -> StoredAccount:
         """Return the account that a row holds; an erased person's has no number any more."""
@@ -162,5 +163,5 @@ class AccountRepository:
         return self._hashes.hash("account_number", str(account.type), account.account_number, *parts)
 
 
-def _of_user(tx: Transaction, user_id: UUID, **more: object) -> Values:
-    return {"user": user_id, "platform": tx.call.caller.platform_id, **more}
+def _of_user(reader: Reader, user_id: UUID, **more: object) -> Values:
+    return {"user": user_id, "platform": reader.call.caller.platform_id, **more}

@@ -56,8 +56,8 @@ class AccountRpc(AccountServiceServicer):
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
         call, user_id = call_of(context), UUID(request.user_id)
         await self._states.require_known(call, user_id)
-        async with self._database.transaction(call) as tx:
-            account = await self._accounts.get_account(tx, user_id, UUID(request.account_id))
+        async with self._database.reading(call) as reader:
+            account = await self._accounts.get_account(reader, user_id, UUID(request.account_id))
         return pb.GetAccountResponse(account=_public(account))
 
     @allow_peers(GATEWAY)
@@ -65,8 +65,8 @@ class AccountRpc(AccountServiceServicer):
         call, user_id = call_of(context), UUID(request.user_id)
         cursor = self._pages.open(call, request)
         await self._states.require_known(call, user_id)
-        async with self._database.transaction(call) as tx:
-            rows = await self._account_rows.list_newest(tx, user_id, cursor, request.page_size)
+        async with self._database.reading(call) as reader:
+            rows = await self._account_rows.list_newest(reader, user_id, cursor, request.page_size)
         page, token = self._pages.cut(call, request, rows)
         accounts = [_public(self._account_rows.to_stored(row).account) for row in page]
         return pb.ListAccountsResponse(accounts=accounts, next_page_token=token)

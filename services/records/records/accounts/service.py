@@ -12,7 +12,7 @@ from records.accounts.errors import AccountRuleBroken, AccountUnknown
 from records.accounts.repository import AccountRepository, StoredAccount
 from records.users.states import require_active
 from servicekit.audit import AuditLog, changes_between
-from servicekit.database import Transaction
+from servicekit.database import Reader, Transaction
 from servicekit.errors import Detail
 from servicekit.messages import apply_mask, changed_fields, has
 
@@ -36,7 +36,13 @@ class AccountService:
         self._audit = audit
 
     async def create_account(self, tx: Transaction, user_id: UUID, state: UserState | None, wanted: Account) -> Account:
-        """Store an account; the first one is primary whether that was asked for or not."""
+        """Store an account; the first one is primary whether that was asked for or not.
+
+        Raises:
+            WrongUserStatus: the user is not active, or was erased meanwhile.
+            AccountRuleBroken: a value breaks a rule, or is one that only partners may set.
+            AccountAlreadyThere: the user has this account already.
+        """
         if state is not None:
             require_active(state)
         account = Account(
@@ -63,9 +69,13 @@ class AccountService:
         await self._record(tx, "account.create", None, account)
         return await self.get_account(tx, user_id, UUID(account.id))
 
-    async def get_account(self, tx: Transaction, user_id: UUID, account_id: UUID) -> Account:
-        """Return an account."""
-        return (await self._find(tx, user_id, account_id)).account
+    async def get_account(self, reader: Reader, user_id: UUID, account_id: UUID) -> Account:
+        """Return an account.
+
+        Raises:
+            AccountUnknown: the user has no such account, or has removed it.
+        """
+        return (await self._find(reader, user_id, account_id)).account
 
     async def update_account(
         self,
@@ -76,7 +86,14 @@ class AccountService:
         wanted: Account,
         mask: Sequence[str],
     ) -> Account:
-        """Change an account; another number or IFSC has to be verified anew."""
+        """Change an account; another number or IFSC has to be verified anew.
+
+        Raises:
+            AccountUnknown: the user has no such account, or has removed it.
+            WrongUserStatus: the user is not active, or was erased meanwhile.
+            AccountRuleBroken: a value breaks a rule, or is one that only partners may set.
+            AccountAlreadyThere: another account of the user has this number.
+        """
         await self._accounts.lock(tx, user_id)
         stored = await self._find(tx, user_id, account_id)
         if state is not None:
@@ -96,7 +113,7 @@ class AccountService:
         if details:
             raise AccountRuleBroken(*details)
         if not changed_fields(before, after):
-            await tx.confirm_reads()
+            await tx.wait_for_replication()
             return before
         if after.is_primary and not before.is_primary:
             primary = await self._accounts.find_primary(tx, user_id)
@@ -106,7 +123,12 @@ class AccountService:
         return await self.get_account(tx, user_id, account_id)
 
     async def remove_account(self, tx: Transaction, user_id: UUID, state: UserState | None, account_id: UUID) -> None:
-        """Take an account out of use; if it was the primary one, the oldest of the others becomes that."""
+        """Take an account out of use; if it was the primary one, the oldest of the others becomes that.
+
+        Raises:
+            AccountUnknown: the user has no such account, or has removed it.
+            WrongUserStatus: the user is not active, or was erased meanwhile.
+        """
         await self._accounts.lock(tx, user_id)
         stored = await self._find(tx, user_id, account_id)
         if state is not None:
@@ -120,8 +142,8 @@ class AccountService:
             if oldest is not None:
                 await self._set_primary(tx, oldest, True)
 
-    async def _find(self, tx: Transaction, user_id: UUID, account_id: UUID) -> StoredAccount:
-        stored = await self._accounts.find(tx, user_id, account_id)
+    async def _find(self, reader: Reader, user_id: UUID, account_id: UUID) -> StoredAccount:
+        stored = await self._accounts.find(reader, user_id, account_id)
         if stored is None:
             raise AccountUnknown
         return stored

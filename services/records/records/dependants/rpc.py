@@ -73,18 +73,35 @@ class DependantRpc(DependantServiceServicer):
     async def GetDependant(self, request: pb.GetDependantRequest, context: Context) -> pb.GetDependantResponse:
         call, user_id = call_of(context), UUID(request.user_id)
         await self._states.require_known(call, user_id)
-        async with self._database.transaction(call) as tx:
-            dependant = await self._dependants.get_dependant(tx, user_id, UUID(request.dependant_id))
+        async with self._database.reading(call) as reader:
+            dependant = await self._dependants.get_dependant(reader, user_id, UUID(request.dependant_id))
         return pb.GetDependantResponse(dependant=dependant)
+
+    @allow_peers(GATEWAY)
+    async def BatchGetDependants(
+        self, request: pb.BatchGetDependantsRequest, context: Context
+    ) -> pb.BatchGetDependantsResponse:
+        wanted = [(UUID(each.user_id), UUID(each.dependant_id)) for each in request.requests]
+        async with self._database.reading(call_of(context)) as reader:
+            found = await self._dependants.get_each(reader, wanted)
+        return pb.BatchGetDependantsResponse(dependants=found)
+
+    @allow_peers(GATEWAY)
+    async def BatchListDependants(
+        self, request: pb.BatchListDependantsRequest, context: Context
+    ) -> pb.BatchListDependantsResponse:
+        async with self._database.reading(call_of(context)) as reader:
+            found = await self._dependants.list_each(reader, [UUID(user_id) for user_id in request.user_ids])
+        return pb.BatchListDependantsResponse(dependants=found)
 
     @allow_peers(GATEWAY)
     async def ListDependants(self, request: pb.ListDependantsRequest, context: Context) -> pb.ListDependantsResponse:
         call, user_id = call_of(context), UUID(request.user_id)
         cursor = self._pages.open(call, request)
         await self._states.require_known(call, user_id)
-        async with self._database.transaction(call) as tx:
+        async with self._database.reading(call) as reader:
             rows = await self._dependants.list_dependants(
-                tx,
+                reader,
                 user_id,
                 as_of=to_datetime(request.as_of) if request.HasField("as_of") else None,
                 include_removed=request.include_removed,
@@ -102,9 +119,9 @@ class DependantRpc(DependantServiceServicer):
         call, user_id = call_of(context), UUID(request.user_id)
         cursor = self._pages.open(call, request)
         await self._states.require_known(call, user_id)
-        async with self._database.transaction(call) as tx:
+        async with self._database.reading(call) as reader:
             rows = await self._dependants.list_versions(
-                tx, user_id, UUID(request.dependant_id), cursor, request.page_size
+                reader, user_id, UUID(request.dependant_id), cursor, request.page_size
             )
         page, token = self._pages.cut(call, request, rows, VERSIONS_ORDER)
         dependants = [self._dependant_rows.to_dependant(row) for row in page]

@@ -25,7 +25,7 @@ from records.users.states import require_active
 from servicekit.audit import AuditLog, changes_between
 from servicekit.calendar_days import day_in
 from servicekit.data_keys import OwnerErased
-from servicekit.database import AnyRow, Transaction
+from servicekit.database import AnyRow, Reader, Transaction, transaction_of
 from servicekit.enum_text import number_of
 from servicekit.errors import Detail, ServiceAway, require_version
 from servicekit.messages import apply_mask, changed_fields
@@ -37,7 +37,7 @@ REMOVED: Final = DependantStatus.DEPENDANT_STATUS_REMOVED
 LIVING = frozenset({ACTIVE, DependantStatus.DEPENDANT_STATUS_INACTIVE})
 PARENTS = frozenset({Relationship.RELATIONSHIP_FATHER, Relationship.RELATIONSHIP_MOTHER})
 CHILDREN = frozenset({Relationship.RELATIONSHIP_SON, Relationship.RELATIONSHIP_DAUGHTER})
-# What of a person is held against the rest of the family.
+# The fields that are compared to find the same person twice in a family.
 WHO = frozenset({"relationship", "date_of_birth", "first_name", "middle_name", "last_name"})
 # A row has these columns anyway, or its actor and time tell them.
 UNTOLD = ("first_created_at", "created_by")
@@ -54,7 +54,16 @@ class DependantService:
         self._timezone = timezone
 
     async def create_dependant(self, tx: Transaction, state: UserState, wanted: Dependant) -> Dependant:
-        """Add a member to a user's family."""
+        """Add a member to a user's family.
+
+        Raises:
+            WrongUserStatus: the user is not active, or was erased meanwhile.
+            SelfIsManaged: the new member would be SELF.
+            ServiceAway: identity has not told of the user yet.
+            DependantRuleBroken: a value breaks a rule.
+            FamilyFull: the platform allows no more dependants.
+            DependantDuplicate: the family has somebody of this name, birth date and relationship.
+        """
         require_active(state)
         if wanted.relationship == SELF:
             raise SelfIsManaged
@@ -69,15 +78,49 @@ class DependantService:
         _require_no_duplicate(after, family)
         return await self._append(tx, "dependant.create", None, after, moment)
 
-    async def get_dependant(self, tx: Transaction, user_id: UUID, dependant_id: UUID) -> Dependant:
-        """Return a person's newest version; an operator's look at a person is noted."""
-        dependant = await self._find(tx, user_id, dependant_id)
-        await self._note_read(tx, "dependant.read", user_id, UUID(dependant.platform_id), dependant_id)
+    async def get_dependant(self, reader: Reader, user_id: UUID, dependant_id: UUID) -> Dependant:
+        """Return a person's newest version; an operator's look at a person is noted.
+
+        Raises:
+            DependantUnknown: the user's family has no such person.
+        """
+        dependant = await self._find(reader, user_id, dependant_id)
+        await self._note_read(reader, "dependant.read", user_id, UUID(dependant.platform_id), dependant_id)
         return dependant
+
+    async def get_each(self, reader: Reader, wanted: Sequence[tuple[UUID, UUID]]) -> list[Dependant]:
+        """Return the newest versions of some persons, without those who are not in the family that is named with them.
+
+        Users read their own so, and nobody else.
+
+        Args:
+            reader: where to read.
+            wanted: the users' ids and the persons'.
+
+        Raises:
+            DependantUnknown: the caller is not a user.
+        """
+        if not reader.call.caller.is_user:
+            raise DependantUnknown
+        found = await self._dependants.find_each(reader, [dependant_id for _, dependant_id in wanted])
+        known = {(str(user_id), str(dependant_id)) for user_id, dependant_id in wanted}
+        return [dependant for dependant in found if (dependant.user_id, dependant.id) in known]
+
+    async def list_each(self, reader: Reader, user_ids: Sequence[UUID]) -> list[Dependant]:
+        """Return the newest versions of all who are not removed from the families of some users, newest member first.
+
+        Users read their own so, and nobody else.
+
+        Raises:
+            DependantUnknown: the caller is no user.
+        """
+        if not reader.call.caller.is_user:
+            raise DependantUnknown
+        return await self._dependants.list_families(reader, user_ids)
 
     async def list_dependants(
         self,
-        tx: Transaction,
+        reader: Reader,
         user_id: UUID,
         *,
         as_of: datetime | None,
@@ -87,21 +130,25 @@ class DependantService:
     ) -> Sequence[AnyRow]:
         """Return the rows of a page and one more; an operator's look at people is noted."""
         rows = await self._dependants.list_newest(
-            tx, user_id, as_of=as_of, include_removed=include_removed, cursor=cursor, page_size=page_size
+            reader, user_id, as_of=as_of, include_removed=include_removed, cursor=cursor, page_size=page_size
         )
         if rows:
             count = min(len(rows), page_size)
-            await self._note_read(tx, "dependant.list", user_id, rows[0].platform_id, count=count)
+            await self._note_read(reader, "dependant.list", user_id, rows[0].platform_id, count=count)
         return rows
 
     async def list_versions(
-        self, tx: Transaction, user_id: UUID, dependant_id: UUID, cursor: Sequence[str] | None, page_size: int
+        self, reader: Reader, user_id: UUID, dependant_id: UUID, cursor: Sequence[str] | None, page_size: int
     ) -> Sequence[AnyRow]:
-        """Return the rows of a page of a person's history and one more; an operator's look is noted."""
-        dependant = await self._find(tx, user_id, dependant_id)
-        rows = await self._dependants.list_versions(tx, dependant_id, cursor, page_size)
+        """Return the rows of a page of a person's history and one more; an operator's look is noted.
+
+        Raises:
+            DependantUnknown: the user's family has no such person.
+        """
+        dependant = await self._find(reader, user_id, dependant_id)
+        rows = await self._dependants.list_versions(reader, dependant_id, cursor, page_size)
         platform_id, count = UUID(dependant.platform_id), min(len(rows), page_size)
-        await self._note_read(tx, "dependant.list_versions", user_id, platform_id, dependant_id, count=count)
+        await self._note_read(reader, "dependant.list_versions", user_id, platform_id, dependant_id, count=count)
         return rows
 
     async def update_dependant(
@@ -117,13 +164,22 @@ class DependantService:
         """Append a changed version; a change that changes nothing appends none.
 
         `state` is None when users change their own family: the gateway has seen that they may.
+
+        Raises:
+            DependantUnknown: the user's family has no such person.
+            VersionMismatch: `expected_version` is not the person's newest version.
+            WrongUserStatus: the user is not active, or was erased meanwhile.
+            SelfIsManaged: the person is SELF, or would become that.
+            DependantRemoved: the person was removed.
+            DependantRuleBroken: a value breaks a rule.
+            DependantDuplicate: the family has somebody else of this name, birth date and relationship.
         """
         moment = await self._dependants.lock_family(tx, user_id)
         before = await self._find_writable(tx, state, user_id, dependant_id, expected_version)
         after = apply_mask(before, with_e164(wanted), mask)
         changed = set(changed_fields(before, after))
         if not changed:
-            await tx.confirm_reads()
+            await tx.wait_for_replication()
             return before
         _require_changeable(before)
         if after.relationship == SELF:
@@ -142,7 +198,15 @@ class DependantService:
         dependant_id: UUID,
         expected_version: int | None,
     ) -> None:
-        """Append a version that is removed."""
+        """Append a version that is removed.
+
+        Raises:
+            DependantUnknown: the user's family has no such person.
+            VersionMismatch: `expected_version` is not the person's newest version.
+            WrongUserStatus: the user is not active, or was erased meanwhile.
+            SelfIsManaged: the person is SELF.
+            DependantRemoved: the person was removed already.
+        """
         moment = await self._dependants.lock_family(tx, user_id)
         before = await self._find_writable(tx, state, user_id, dependant_id, expected_version)
         _require_changeable(before)
@@ -153,7 +217,11 @@ class DependantService:
     async def follow_profile(
         self, tx: Transaction, user_id: UUID, platform_id: UUID, profile: SelfProfile, moment: datetime
     ) -> None:
-        """Let SELF say what the user's profile says; `moment` is what `lock_family` returned."""
+        """Let SELF say what the user's profile says; `moment` is what `lock_family` returned.
+
+        Raises:
+            WrongUserStatus: the user was erased.
+        """
         family = await self._dependants.list_family(tx, user_id)
         before = next((member for member in family if member.relationship == SELF), None)
         said = Dependant()
@@ -166,8 +234,8 @@ class DependantService:
         elif changed_fields(before, after):
             await self._append(tx, "dependant.update", before, after, moment)
 
-    async def _find(self, tx: Transaction, user_id: UUID, dependant_id: UUID) -> Dependant:
-        dependant = await self._dependants.find(tx, dependant_id)
+    async def _find(self, reader: Reader, user_id: UUID, dependant_id: UUID) -> Dependant:
+        dependant = await self._dependants.find(reader, dependant_id)
         if dependant is None or dependant.user_id != str(user_id):
             raise DependantUnknown
         return dependant
@@ -239,7 +307,7 @@ class DependantService:
 
     async def _note_read(
         self,
-        tx: Transaction,
+        reader: Reader,
         action: str,
         user_id: UUID,
         platform_id: UUID,
@@ -247,9 +315,15 @@ class DependantService:
         *,
         count: int = 1,
     ) -> None:
-        if tx.call.caller.is_admin:
+        if reader.call.caller.is_admin:
             await self._audit.record(
-                tx, action, "dependant", dependant_id, user_id=user_id, platform_id=platform_id, count=count
+                transaction_of(reader),
+                action,
+                "dependant",
+                dependant_id,
+                user_id=user_id,
+                platform_id=platform_id,
+                count=count,
             )
 
 

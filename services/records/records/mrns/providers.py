@@ -11,7 +11,7 @@ from records.models import SERVICE
 from servicekit.caller import METADATA_KEY, Call
 from servicekit.deadline import time_left
 from servicekit.errors import ServiceAway
-from servicekit.questions import Silence
+from servicekit.questions import CircuitBreaker
 from servicekit.trace_context import onward_trace
 
 ASKING_TIMEOUT_S = 2.0
@@ -25,7 +25,7 @@ class MrnProviders:
     def __init__(self, catalogue: grpc.aio.Channel) -> None:
         self._stub = BenefitProviderServiceStub(catalogue)
         # Who links MRNs to a catalogue that hangs must not fill what callers may have open to records.
-        self._silence = Silence()
+        self._breaker = CircuitBreaker()
 
     async def check(self, call: Call, benefit_provider_id: UUID) -> CheckMrnProviderResponse:
         """Return whether an MRN of the provider may be linked, and what it must look like.
@@ -36,14 +36,14 @@ class MrnProviders:
         request = CheckMrnProviderRequest(benefit_provider_id=str(benefit_provider_id))
         metadata = ((METADATA_KEY, call.as_system(SERVICE).to_bytes()), *onward_trace())
         seconds = time_left(ASKING_TIMEOUT_S)
-        self._silence.begin()
+        self._breaker.before_call()
         try:
             response: CheckMrnProviderResponse = await self._stub.CheckMrnProvider(
                 request, timeout=seconds, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
-            self._silence.note(error)
+            self._breaker.on_error(error)
             log.warning("the catalogue cannot be asked", status=error.code().name)
             raise ServiceAway from error
-        self._silence.end()
+        self._breaker.on_answer()
         return response

@@ -12,11 +12,11 @@ from aarokya.records.v1.mrn_pb2 import Mrn
 from records.models import dependants, mrns
 from records.users.errors import WrongUserStatus
 from servicekit.caller import Caller
+from servicekit.compiled_statement import CompiledStatement
 from servicekit.crypto import LookupHash
 from servicekit.data_keys import DataKeys, OwnerErased
 from servicekit.database import AnyRow, Transaction
 from servicekit.paging import newest_first
-from servicekit.quick_statement import QuickStatement
 from servicekit.rows import RowMapper
 
 FIRST_VERSION = 1
@@ -42,11 +42,11 @@ class MrnRepository:
             dependants.c.platform_id == bindparam("platform", type_=Uuid),
         )
         newest = dependants.c.version.desc()
-        self._dependant = QuickStatement(family.order_by(newest).limit(1))
+        self._dependant = CompiledStatement(family.order_by(newest).limit(1))
         own = family.where(dependants.c.user_id == bindparam("user", type_=Uuid))
-        self._own_dependant = QuickStatement(own.order_by(newest).limit(1))
+        self._own_dependant = CompiledStatement(own.order_by(newest).limit(1))
         insertion = insert_or_ignore(mrns).on_conflict_do_nothing().returning(mrns.c.id)
-        self._insert = QuickStatement(insertion, mrns.c.keys())
+        self._insert = CompiledStatement(insertion, mrns.c.keys())
 
     async def find_dependant(self, tx: Transaction, dependant_id: UUID) -> AnyRow | None:
         """Return `user_id` and newest `status` of a person in a family that the caller may know of."""

@@ -56,7 +56,13 @@ class MrnService:
             raise MrnFormatWrong(Detail("mrn", "The benefit provider's numbers look different."))
 
     async def link_mrn(self, tx: Transaction, user_id: UUID, wanted: Mrn) -> Mrn:
-        """Link a user's dependant to a provider, once `find_refusal` has found nothing against it."""
+        """Link a user's dependant to a provider, once `find_refusal` has found nothing against it.
+
+        Raises:
+            WrongUserStatus: the user was erased meanwhile.
+            MrnAlreadyLinked: the dependant has an MRN at the provider.
+            MrnOfAnotherDependant: another dependant of the user has this number at the provider.
+        """
         mrn = Mrn(
             id=str(uuid7()),
             dependant_id=wanted.dependant_id,
@@ -83,7 +89,11 @@ class MrnService:
         return mrn
 
     async def get_mrn(self, tx: Transaction, mrn_id: UUID) -> Mrn:
-        """Return an MRN."""
+        """Return an MRN.
+
+        Raises:
+            MrnUnknown: there is no such MRN, or the caller may not know.
+        """
         return (await self._find(tx, mrn_id)).mrn
 
     async def list_mrns(
@@ -97,7 +107,11 @@ class MrnService:
         cursor: Sequence[str] | None,
         page_size: int,
     ) -> Sequence[AnyRow]:
-        """Return the rows of a page and one more. A partner must say whose MRNs it means; users see their own."""
+        """Return the rows of a page and one more. A partner must say whose MRNs it means; users see their own.
+
+        Raises:
+            InvalidField: a partner does not say whose MRNs it means.
+        """
         says_whose = user_id or dependant_id or (mrn and benefit_provider_id)
         if tx.call.caller.is_partner and not says_whose:
             raise InvalidField(
@@ -114,7 +128,11 @@ class MrnService:
         )
 
     async def unlink_mrn(self, tx: Transaction, mrn_id: UUID, reason: str | None) -> None:
-        """Take an MRN away; its dependant and provider can then be linked again."""
+        """Take an MRN away; its dependant and provider can then be linked again.
+
+        Raises:
+            MrnUnknown: there is no such MRN.
+        """
         if reason is not None:
             # It is sealed by the user's key. Whoever erases the user takes that first, and then the MRN.
             await self._mrns.hold_owner(tx, await self._find(tx, mrn_id))

@@ -33,11 +33,14 @@ class UserEventService:
         """Apply an event; one that was applied before, or is older than what is known of the user, changes nothing.
 
         An erasure always counts: where identity was restored from a backup, it counts its versions from there.
+
+        Raises:
+            WrongUserStatus: the user was erased, but a restored backup does not know.
         """
         user_id, platform_id = UUID(event.user_id), UUID(event.platform_id)
         moment = await self._dependant_rows.lock_family(tx, user_id)
         if not await self._inbox.is_new(tx, UUID(event.event_id)):
-            await tx.confirm_reads()
+            await tx.wait_for_replication()
             return
         known = await self._users.find(tx, user_id)
         if known is not None and known.erased_at is not None:
@@ -56,7 +59,7 @@ class UserEventService:
         await self._dependant_rows.lock_family(tx, user_id)
         known = await self._users.find(tx, user_id)
         if known is not None and known.erased_at is not None:
-            await tx.confirm_reads()
+            await tx.wait_for_replication()
             return False
         await self._users.set_version(tx, user_id, platform_id, known.version if known else 0)
         await self._erase(tx, user_id, platform_id)

@@ -6,14 +6,14 @@ from sqlalchemy import Uuid, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from records.models import accounts, mrns, users
+from servicekit.compiled_statement import CompiledStatement
 from servicekit.data_keys import DataKeys
 from servicekit.database import AnyRow, Transaction
 from servicekit.erasures import Erasure
-from servicekit.quick_statement import QuickStatement
 
-_FIND = QuickStatement(select(users.c.version, users.c.erased_at).where(users.c.id == bindparam("user", type_=Uuid)))
+_FIND = CompiledStatement(select(users.c.version, users.c.erased_at).where(users.c.id == bindparam("user", type_=Uuid)))
 _insertion = insert(users)
-_SET_VERSION = QuickStatement(
+_SET_VERSION = CompiledStatement(
     _insertion.on_conflict_do_update(index_elements=["id"], set_={"version": _insertion.excluded.version}),
     ("id", "platform_id", "version"),
 )

@@ -16,8 +16,8 @@ from aarokya.identity.v1.live_state_service_pb2 import (
 from aarokya.identity.v1.user_pb2 import UserStatus
 from records.models import SERVICE
 from records.users.errors import UserUnknown, WrongUserStatus
-from servicekit.batches import Batches
 from servicekit.caller import METADATA_KEY, Call, system_call
+from servicekit.data_loader import DataLoader
 from servicekit.leased_cache import Lease, LeasedCache, Watch, read_as_of, read_is_ending
 from servicekit.questions import Questions
 from servicekit.remote_clock import RemoteClocks
@@ -40,7 +40,7 @@ class UserStates:
         lease = Lease()
         self._users: LeasedCache[str, UserState] = LeasedCache(
             lease,
-            Batches(self._fetch, self._fetch_many).get,
+            DataLoader(self._fetch, self._fetch_many).load,
             tags_of=lambda state: (state.platform_id,),
             max_entries=MOST_USERS,
             max_age_s=USERS_USED_FOR_S,
@@ -111,11 +111,11 @@ class UserStates:
         self._questions.note_sign_of_life()
         match message.WhichOneof("changed"):
             case "user_id":
-                self._users.forget(message.user_id)
+                self._users.invalidate(message.user_id)
             case "platform_id":
-                self._users.forget_tag(message.platform_id)
+                self._users.invalidate_tag(message.platform_id)
             case "everything":
-                self._users.forget_everything()
+                self._users.invalidate_everything()
 
 
 def require_active(state: UserState) -> None:

@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -54,6 +55,13 @@ def get(gateway: Any, state: UserState, dependant_id: str, call: Call | None = N
     return gateway.dependants.GetDependant(
         pb.GetDependantRequest(user_id=state.user_id, dependant_id=dependant_id),
         metadata=gateway.asking(call or gateway.user(state)),
+    )
+
+
+def get_each(gateway: Any, call: Call, wanted: Sequence[tuple[str, str]]) -> Any:
+    requests = [pb.GetDependantRequest(user_id=user_id, dependant_id=dependant_id) for user_id, dependant_id in wanted]
+    return gateway.dependants.BatchGetDependants(
+        pb.BatchGetDependantsRequest(requests=requests), metadata=gateway.asking(call)
     )
 
 
@@ -187,6 +195,54 @@ class TestUserOfPath:
 
         assert await refusal_of(create(gateway, state)) == "RQ_111"
         assert await refusal_of(list_family(gateway, state, gateway.admin)) == "RQ_111"
+
+
+class TestBatchGetDependants:
+    async def test_answers_each_in_its_newest_version(self, gateway: Any, state: UserState) -> None:
+        first = (await create(gateway, state)).dependant
+        second = (await create(gateway, state, first_name="Two")).dependant
+        second = (await update(gateway, second, first_name="Three")).dependant
+        wanted = [(state.user_id, first.id), (state.user_id, second.id), (state.user_id, str(uuid4()))]
+
+        answer = await get_each(gateway, gateway.user(state), wanted)
+
+        assert sorted(answer.dependants, key=lambda each: each.id) == sorted((first, second), key=lambda each: each.id)
+
+    async def test_knows_nobody_of_another_family_or_platform(
+        self, gateway: Any, state: UserState, fake_identity: Any
+    ) -> None:
+        added = (await create(gateway, state)).dependant
+        stranger = gateway.state()
+        wanted = [(stranger.user_id, added.id)]
+
+        assert (await get_each(gateway, gateway.user(state), wanted)).dependants == []
+        elsewhere = replace(gateway.user(state).caller, platform_id=gateway.partner_elsewhere.caller.platform_id)
+        call = replace(gateway.user(state), caller=elsewhere)
+        assert (await get_each(gateway, call, [(state.user_id, added.id)])).dependants == []
+
+    async def test_is_for_users_alone(self, gateway: Any, state: UserState) -> None:
+        added = (await create(gateway, state)).dependant
+
+        assert await refusal_of(get_each(gateway, gateway.admin, [(state.user_id, added.id)])) == "DE_501"
+
+
+class TestBatchListDependants:
+    async def test_answers_families_as_each_alone(self, gateway: Any, state: UserState) -> None:
+        await create(gateway, state)
+        gone = (await create(gateway, state, first_name="Two")).dependant
+        await delete(gateway, gone)
+        stranger = gateway.state()
+        request = pb.BatchListDependantsRequest(user_ids=[stranger.user_id, state.user_id])
+
+        answer = await gateway.dependants.BatchListDependants(request, metadata=gateway.asking(gateway.user(state)))
+
+        assert list(answer.dependants) == list((await list_family(gateway, state)).dependants)
+        assert len(answer.dependants) == 2
+
+    async def test_is_for_users_alone(self, gateway: Any, state: UserState) -> None:
+        request = pb.BatchListDependantsRequest(user_ids=[state.user_id])
+        answer = gateway.dependants.BatchListDependants(request, metadata=gateway.asking(gateway.admin))
+        assert await refusal_of(answer) == "DE_501"
 
 
 class TestListDependants:

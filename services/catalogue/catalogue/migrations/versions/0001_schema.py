@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from servicekit.history import append_only, grants, tenant_policies
+from servicekit.table_protection import append_only, grants, tenant_policies
 
 revision = "0001"
 down_revision = None
@@ -192,7 +192,7 @@ def upgrade() -> None:
 
 
 def _defences() -> list[str]:
-    """Return who may see and change what: see servicekit.history.
+    """Return who may see and change what: see servicekit.table_protection.
 
     The catalogue itself is no platform's. Operators write it; all others only read, and the bare runtime login, which
     serves users, sees only what can be shown to users of its platform, and of a provider only the summary.

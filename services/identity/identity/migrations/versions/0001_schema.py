@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from servicekit.history import append_only, grants, tenant_policies
+from servicekit.table_protection import append_only, grants, tenant_policies
 
 revision = "0001"
 down_revision = None
@@ -227,7 +227,7 @@ def upgrade() -> None:
 
 
 def _defences() -> list[str]:
-    """Return who may see and change what: see servicekit.history."""
+    """Return who may see and change what: see servicekit.table_protection."""
     presented = "decode(NULLIF(current_setting('app.api_key_hash', true), ''), 'hex')"
     statements = [
         *(statement for table in ("audit_log", "audit_chain") for statement in append_only(table)),

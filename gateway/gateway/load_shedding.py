@@ -7,10 +7,10 @@ at everything else in between; the others wait in a line.
 
 When to refuse is CoDel's rule (RFC 8289). A crowd makes the loop late and the line long, but is soon through, and
 nobody is refused for it. When one of the two was later than `TARGET_S` all the time for `INTERVAL_S`, the gateway does
-not catch up by itself: from then on, and for `WARY_S` after that, whoever comes while it is late is refused, and longer
-while that happens to many, and whoever comes when the line is long, who would be late at its end. The same holds when
-a service had no room for somebody who was let in, then those in line have waited in vain, too, and when it will have
-none for those at the end of a long line, who need not wait to learn that.
+not catch up by itself: from then on it sheds load, for `SHEDDING_S` and longer while that happens to many. Refused is
+whoever comes while it is late, or when the line is long, who would be late at its end. It also begins to when a service
+had no room for somebody who was let in, then those in line have waited in vain, too, and when a service will have none
+for those at the end of a long line, who need not wait to learn that.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from gateway.comebacks import Comebacks
 from gateway.errors import Refused
+from gateway.retry_after import RetryAfter
 
 TICK_S = 0.01
 TARGET_S = 0.04
 INTERVAL_S = 0.5
-WARY_S = 5.0
+SHEDDING_S = 5.0
 # While more than so many of a second's requests, and more than this share of them, are refused, in so many of its
 # tenths that these are no bursts, the overload lasts.
 LASTING = 10
@@ -40,13 +40,13 @@ LONG_LINE = 16
 IDLE_S = 1.0
 
 
-class Overload:
+class OverloadDetector:
     """The rule, for whoever measures."""
 
     def __init__(self) -> None:
         self._late_since: float | None = None
         self._noted_at = NEVER
-        self._wary_until = NEVER
+        self._shedding_until = NEVER
         # How many requests came in this window, how many of them were refused, in which tenths of it, and when the next
         # one begins.
         self._came = 0
@@ -63,13 +63,13 @@ class Overload:
         elif self._late_since is None or not is_measured:
             self._late_since = now
         elif now - self._late_since >= INTERVAL_S:
-            self.beware(now)
+            self.start_shedding(now)
 
     def is_one_too_many(self, lateness: float, now: float, line: int) -> bool:
         """Whether a request that comes at such a time, when so many wait for their turn, is to be refused."""
-        return now < self._wary_until and (lateness > TARGET_S or line >= LONG_LINE)
+        return now < self._shedding_until and (lateness > TARGET_S or line >= LONG_LINE)
 
-    def refuses(self, lateness: float, now: float, line: int) -> bool:
+    def should_shed(self, lateness: float, now: float, line: int) -> bool:
         """Take in how late everything is when a request comes, and return whether that is one too many.
 
         Args:
@@ -80,10 +80,10 @@ class Overload:
         self.note(lateness, now)
         is_one_too_many = self.is_one_too_many(lateness, now, line)
         if now >= self._window_ends:
-            # What makes every process late now and then must not keep this one wary for ever.
+            # What makes every process late now and then must not keep this one at it for ever.
             lasts = len(self._refused_in) >= LASTING_TENTHS
             if lasts and self._refused > max(LASTING, LASTING_SHARE * self._came):
-                self.beware(self._window_ends)
+                self.start_shedding(self._window_ends)
             self._came = self._refused = 0
             self._refused_in.clear()
             self._window_ends = now + WINDOW_S
@@ -95,21 +95,21 @@ class Overload:
 
     def foresee(self, now: float) -> None:
         """Take in that who waits at the end of the line will wait in vain."""
-        if now >= self._wary_until:
-            self.beware(now)
+        if now >= self._shedding_until:
+            self.start_shedding(now)
 
-    def beware(self, now: float) -> None:
-        """Allow for no crowd for a while."""
-        self._wary_until = max(self._wary_until, now + WARY_S)
+    def start_shedding(self, now: float) -> None:
+        """Shed load for the next `SHEDDING_S` seconds, at least."""
+        self._shedding_until = max(self._shedding_until, now + SHEDDING_S)
 
 
-class Door:
+class AdmissionQueue:
     """Lets requests in by turns of the running event loop, and measures how late it is as long as there are any."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.comebacks = Comebacks(clock)
-        self._overload = Overload()
+        self.retry_after = RetryAfter(clock)
+        self._overload = OverloadDetector()
         self._loop: asyncio.AbstractEventLoop | None = None
         # When the next tick is due, how late the last one was, and when it was last of use.
         self._due = 0.0
@@ -121,8 +121,8 @@ class Door:
         self._line: deque[tuple[asyncio.Future[None], float]] = deque()
         self._room: Callable[[], int] | None = None
 
-    def lead_to(self, room: Callable[[], int]) -> None:
-        """Tell how many more requests what lies behind can take.
+    def limit_by(self, room: Callable[[], int]) -> None:
+        """Set what returns how many more calls the services can take.
 
         That counts calls to services. Who has begun and waits for something else, as a body, is not seen there yet, so
         at worst a line finds out itself that there is no room.
@@ -149,9 +149,9 @@ class Door:
         line = len(self._line) + expected
         if line >= LONG_LINE and self._room is not None and line >= self._room():
             self._overload.foresee(now)
-        return self._overload.refuses(self._late(now), now, line)
+        return self._overload.should_shed(self._late(now), now, line)
 
-    def turns_away(self) -> bool:
+    def should_shed_early(self) -> bool:
         """Whether the request that comes is one too many, asked where it costs least to refuse it.
 
         Whoever is not turned away is expected to ask `is_overloaded`.
@@ -165,18 +165,18 @@ class Door:
             and self._is_one_too_many(self._expected)
         )
 
-    def expect(self) -> None:
+    def note_arrival(self) -> None:
         """Take in that a request has come that will ask `is_overloaded` as soon as it can: it stands in line, too."""
         self._expected += 1
 
-    def beware(self) -> None:
+    def start_shedding(self) -> None:
         """Take in that a service had no room for a request that was let in, and refuse who has waited for long.
 
         When nobody waits, it is the service that hangs, which is no reason to refuse who needs another.
         """
         now = self._clock()
         if self._line or self._late(now) > TARGET_S:
-            self._overload.beware(now)
+            self._overload.start_shedding(now)
         while self._line and now - self._line[0][1] > TARGET_S:
             turn, _ = self._line.popleft()
             if not turn.done():

@@ -7,11 +7,9 @@ an audit row, 900 against 250 for a family.
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
-import psycopg
-from psycopg.rows import tuple_row
 from sqlalchemy import BigInteger, ClauseElement, ColumnElement, Select, bindparam, create_engine
 
-from servicekit.database import QuickRow, Transaction
+from servicekit.database import Cursor, DriverRow, Reader, Transaction
 from servicekit.paging import rows_after, value_of
 
 Values = dict[str, Any]
@@ -19,7 +17,7 @@ Values = dict[str, Any]
 _DIALECT = create_engine("postgresql+psycopg://").dialect
 
 
-class QuickStatement:
+class CompiledStatement:
     """One statement with named parameters; its errors are psycopg's own."""
 
     def __init__(self, statement: ClauseElement, columns: Collection[str] | None = None) -> None:
@@ -39,7 +37,7 @@ class QuickStatement:
         """Run the statement."""
         await self._run(tx, values)
 
-    async def rows(self, tx: Transaction, values: Values) -> list[QuickRow]:
+    async def rows(self, tx: Reader, values: Values) -> list[DriverRow]:
         """Run the statement and return its rows."""
         cursor = await self._run(tx, values)
         found = await cursor.fetchall()
@@ -48,18 +46,18 @@ class QuickStatement:
         if not self._names:
             self._names = [column.name for column in cursor.description or ()]
         names = self._names
-        return [QuickRow(zip(names, row, strict=True)) for row in found]
+        return [DriverRow(zip(names, row, strict=True)) for row in found]
 
-    async def one_or_none(self, tx: Transaction, values: Values) -> QuickRow | None:
+    async def one_or_none(self, tx: Reader, values: Values) -> DriverRow | None:
         """Run a statement that finds one row at most, and return that."""
         rows = await self.rows(tx, values)
         return rows[0] if rows else None
 
-    async def _run(self, tx: Transaction, values: Values) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-        return await tx.driver.cursor(row_factory=tuple_row).execute(self._sql, self._fixed | values)
+    async def _run(self, tx: Reader, values: Values) -> Cursor:
+        return await tx.run(self._sql, self._fixed | values)
 
 
-class QuickPages:
+class CompiledPages:
     """The pages of a list, newest first: what `newest_first` does, with its statements built once."""
 
     def __init__(self, build: Callable[..., Select[Any]], order: Sequence[ColumnElement[Any]]) -> None:
@@ -71,20 +69,20 @@ class QuickPages:
         """
         self._build = build
         self._order = order
-        self._statements: dict[tuple[bool, tuple[Hashable, ...]], QuickStatement] = {}
+        self._statements: dict[tuple[bool, tuple[Hashable, ...]], CompiledStatement] = {}
 
     async def rows(
         self,
-        tx: Transaction,
+        tx: Reader,
         values: Values,
         cursor: Sequence[str] | None,
         page_size: int,
         *variant: Hashable,
-    ) -> list[QuickRow]:
+    ) -> list[DriverRow]:
         """Return the rows of the page after a cursor, and one more.
 
         Args:
-            tx: the transaction.
+            tx: where to read.
             values: the parameters of the statement.
             cursor: the texts of the row before the page.
             page_size: how many rows a page has.
@@ -100,10 +98,10 @@ class QuickPages:
         }
         return await statement.rows(tx, {**values, **after, "page_rows": page_size + 1})
 
-    def _statement(self, *, has_cursor: bool, variant: tuple[Hashable, ...]) -> QuickStatement:
+    def _statement(self, *, has_cursor: bool, variant: tuple[Hashable, ...]) -> CompiledStatement:
         after = [bindparam(_after(number), type_=column.type) for number, column in enumerate(self._order)]
         rows = bindparam("page_rows", type_=BigInteger)
-        return QuickStatement(rows_after(self._build(*variant), self._order, after if has_cursor else None, rows))
+        return CompiledStatement(rows_after(self._build(*variant), self._order, after if has_cursor else None, rows))
 
 
 def _after(number: int) -> str:

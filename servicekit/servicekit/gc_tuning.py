@@ -9,7 +9,7 @@ import gc
 THRESHOLDS = (20_000, 5, 5)
 
 
-def spare_what_stays() -> None:
+def freeze_startup_objects() -> None:
     """Never look again at what has been made so far; call it when everything is loaded and nothing is asked yet."""
     # What is garbage by now stays, too: to look for it takes 70 ms, and finds 1,400 of 183,000 objects.
     gc.freeze()

@@ -5,6 +5,7 @@ millisecond; one for ten hardly more than one.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Generic, TypeVar
@@ -21,30 +22,36 @@ LONGEST_WAIT_S = 0.02
 MOST_QUESTIONS = 50
 
 
-class Batches(Generic[Question, State]):
+class DataLoader(Generic[Question, State]):
     """Asks one service about many."""
 
     def __init__(
         self,
         ask_one: Callable[[Question], Awaitable[State | None]],
         ask_many: Callable[[Sequence[Question]], Awaitable[Mapping[Question, State]]],
+        *,
+        group_of: Callable[[Question], Hashable] = lambda _: None,
+        most_questions: int = MOST_QUESTIONS,
     ) -> None:
         """Describe how questions are asked.
 
         Args:
             ask_one: returns a state, None when there is none.
-            ask_many: returns the states that there are; it is asked for `MOST_QUESTIONS` at most, each once. When it
-                raises Unanswerable, `ask_one` is asked about each.
+            ask_many: returns the states that there are. When it raises Unanswerable, `ask_one` is asked about each.
+            group_of: only questions with the same group go out in one call.
+            most_questions: so many go out in one call at most, each once.
         """
         self._ask_one = ask_one
         self._ask_many = ask_many
+        self._group_of = group_of
+        self._most_questions = most_questions
         self._waiting: dict[Question, asyncio.Future[State | None]] = {}
         # What goes out is traced as the first of those who wait.
         self._context: Context | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def get(self, question: Question) -> State | None:
+    async def load(self, question: Question) -> State | None:
         """Return a state as it is after this question was put, None when there is none; raises what asking raises."""
         answer = self._waiting.get(question)
         if answer is None:
@@ -52,11 +59,11 @@ class Batches(Generic[Question, State]):
             if not self._waiting:
                 self._context = copy_context()
             answer = self._waiting[question] = loop.create_future()
-            if len(self._calls) < AT_ONCE or len(self._waiting) >= MOST_QUESTIONS:
+            if len(self._calls) < AT_ONCE or len(self._waiting) >= self._most_questions:
                 self._send()
             elif self._timer is None:
                 self._timer = loop.call_later(LONGEST_WAIT_S, self._send)
-        # Who goes away must not take the answer with him that others wait for.
+        # Who goes away must not take away the answer that others wait for.
         return await asyncio.shield(answer)
 
     def _send(self) -> None:
@@ -66,10 +73,14 @@ class Batches(Generic[Question, State]):
             self._timer = None
         if not self._waiting:
             return
-        batch, self._waiting = self._waiting, {}
-        call = asyncio.create_task(self._call(batch), context=self._context)
-        self._calls.add(call)
-        call.add_done_callback(self._end)
+        batches: defaultdict[Hashable, dict[Question, asyncio.Future[State | None]]] = defaultdict(dict)
+        for question, answer in self._waiting.items():
+            batches[self._group_of(question)][question] = answer
+        self._waiting = {}
+        for batch in batches.values():
+            call = asyncio.create_task(self._call(batch), context=self._context)
+            self._calls.add(call)
+            call.add_done_callback(self._end)
 
     def _end(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)

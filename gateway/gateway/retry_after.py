@@ -15,14 +15,14 @@ A_SECOND = 50
 LONGEST_S = 10
 
 
-class Comebacks:
+class RetryAfter:
     """The times that have been given out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = 0.0
 
-    def next_in(self) -> int:
+    def next_seconds(self) -> int:
         """Give out the next time; return in how many seconds it is, at least one and at most `LONGEST_S`."""
         now = self._clock()
         given = max(self._next, now)

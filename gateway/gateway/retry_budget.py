@@ -17,7 +17,7 @@ from servicekit.channel import RETRY_TOKENS, TOKENS_FOR_SUCCESS
 TOKENS_A_SECOND = 1.0
 
 
-class Repeats:
+class RetryBudget:
     """The bucket of one kind of request."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -26,7 +26,7 @@ class Repeats:
         self._counted_at = clock()
 
     @property
-    def are_allowed(self) -> bool:
+    def allows_retry(self) -> bool:
         """Whether something may be sent again."""
         self._add(0.0)
         return self._tokens > RETRY_TOKENS / 2
@@ -46,12 +46,12 @@ class Repeats:
         self._counted_at = now
 
 
-class RepeatsByKind:
+class RetryBudgets:
     """The buckets of all kinds of requests."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._by_kind: defaultdict[str, Repeats] = defaultdict(lambda: Repeats(clock))
+        self._by_kind: defaultdict[str, RetryBudget] = defaultdict(lambda: RetryBudget(clock))
 
-    def of(self, request: Message) -> Repeats:
+    def of(self, request: Message) -> RetryBudget:
         """Return the bucket of such a request: each RPC has a message of its own."""
         return self._by_kind[request.DESCRIPTOR.full_name]

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from uuid6 import uuid7
 
 from servicekit.caller import Call, Caller, CallerType
-from servicekit.history import grants
+from servicekit.table_protection import grants
 
 INSERT = """
     INSERT INTO dependants (id, version, user_id, platform_id, relationship, status, created_at, sealed)
