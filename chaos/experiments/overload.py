@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from chaos.callers import Callers, Told
 from chaos.experiment import Experiment, Finding, Scene, problems_of
-from chaos.workload import percentile
+from chaos.workload import READS, percentile
 
 LEAST_GOODPUT = 0.8
 REFUSED_WITHIN_S = 0.1
@@ -38,7 +38,9 @@ class Overload(Experiment):
     times: float = 3.0
 
     async def measure(self, scene: Scene) -> Finding:
-        operations = [scene.workload.read("list dependants", person) for person in scene.workload.people]
+        # All kinds, as apps ask. Of the cheapest kind alone, which go out to records together, to answer one took 0.6 ms
+        # of the gateway and to refuse one 0.1, so that of three times as many 75 to 79 % of the peak were answered.
+        operations = [scene.workload.read(kind, person) for kind in READS for person in scene.workload.people]
         with suppress(PermissionError):
             # They stand for other machines: what is measured is how long the gateway takes, not how long they do.
             os.setpriority(os.PRIO_PROCESS, 0, FIRST)

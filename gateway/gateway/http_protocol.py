@@ -37,6 +37,7 @@ MOST_UNSENT_BYTES = 16 * 1024
 # A registered name, an IPv4 address or an IPv6 address in brackets, each with or without a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
+NEVER_SHED_URLS = frozenset(path.encode() for path in NEVER_SHED)
 # With these a body follows, or the answer needs CORS headers.
 _OF_NO_SIMPLE_REQUEST = frozenset({b"content-length", b"transfer-encoding", b"expect", b"origin"})
 
@@ -256,6 +257,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_deadline()
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise _UnacceptableRequest("RQ-111")
+        if self._admission is not None and self._is_simple() and self._admission.should_shed_early():
+            self._owes_refusal = True
+            return
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, _CycleTransport(self))
 
@@ -269,53 +273,46 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._bytes_without_yield = 0
         self._unset_deadline()
-        super().on_message_complete()
         if self._owes_refusal:
             self._owes_refusal = False
             self._has_turned_away = True
-            self._turn_away(self.cycle)
+            self._turn_away()
+        else:
+            super().on_message_complete()
 
-    def _turn_away(self, cycle: RequestResponseCycle) -> None:
-        """Answer RQ-111 as `cycle` would: what is the same in all of them was put together once."""
+    def _turn_away(self) -> None:
+        """Answer RQ-111 as any answer is given, but without a task or a scope, which cost most of a refusal."""
         assert self._admission is not None
+        headers = self.server_state.default_headers
+        keeps_alive = self.parser.should_keep_alive() and CLOSE not in headers
         request_id = request_id_of([value for name, value in self.headers if name == b"x-request-id"]).encode()
-        head = [TURNED_AWAY_HEAD]
-        for name, value in cycle.default_headers:
-            head.extend((name, b": ", value, b"\r\n"))
-        if CLOSE in cycle.default_headers:
-            cycle.keep_alive = False
-        elif not cycle.keep_alive:
-            head.append(b"connection: close\r\n")
-        seconds = self._admission.retry_after.next_seconds()
         body = (b'"%b"' % request_id).join(TURNED_AWAY_BODY)
-        differs = (seconds, request_id, len(body))
+        head = [TURNED_AWAY_HEAD, *(b"%b: %b\r\n" % header for header in headers)]
+        if not keeps_alive and CLOSE not in headers:
+            head.append(b"connection: close\r\n")
+        differs = (self._admission.retry_after.next_seconds(), request_id, len(body))
         head.append(b"retry-after: %d\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % differs)
         self.transport.write(b"".join((*head, body)))
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+        if not keeps_alive:
+            self.close_when_read()
+        self.on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Hand a request on, unless there is too much to do: a refusal needs no task, which costs most of it."""
         if self._admission is not None and cycle.scope["path"] not in NEVER_SHED:
-            if self._is_simple(cycle) and self._admission.should_shed_early():
-                self._owes_refusal = True
-                return
             self._admission.note_arrival()
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _is_simple(self, cycle: RequestResponseCycle) -> bool:
-        """Whether a request comes just now and alone, has no body, and its refusal is the same for every caller."""
+    def _is_simple(self) -> bool:
+        """Whether a request comes alone, has no body, may be shed, and its refusal is the same for every caller."""
         return (
-            self._in_body
-            and cycle is self.cycle
+            (self.cycle is None or self.cycle.response_complete)
             and not self._has_turned_away
             and not self.flow.write_paused
             and self.transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
-            and cycle.scope["method"] != "HEAD"
+            and self.parser.get_method() != b"HEAD"
+            and self.parser.get_http_version() != "1.0"
+            and self.url.partition(b"?")[0] not in NEVER_SHED_URLS
             and not any(name in _OF_NO_SIMPLE_REQUEST for name, _ in self.headers)
         )
 

@@ -67,7 +67,7 @@ class OverloadDetector:
 
     def is_one_too_many(self, lateness: float, now: float, line: int) -> bool:
         """Whether a request that comes at such a time, when so many wait for their turn, is to be refused."""
-        return now < self._shedding_until and (lateness > TARGET_S or line >= LONG_LINE)
+        return self.is_shedding(now) and (lateness > TARGET_S or line >= LONG_LINE)
 
     def should_shed(self, lateness: float, now: float, line: int) -> bool:
         """Take in how late everything is when a request comes, and return whether that is one too many.
@@ -93,10 +93,9 @@ class OverloadDetector:
             self._refused_in.add(min(9, int((self._window_ends - now) / WINDOW_S * 10)))
         return is_one_too_many
 
-    def foresee(self, now: float) -> None:
-        """Take in that who waits at the end of the line will wait in vain."""
-        if now >= self._shedding_until:
-            self.start_shedding(now)
+    def is_shedding(self, now: float) -> bool:
+        """Whether it has begun to shed load."""
+        return now < self._shedding_until
 
     def start_shedding(self, now: float) -> None:
         """Shed load for the next `SHEDDING_S` seconds, at least."""
@@ -147,8 +146,13 @@ class AdmissionQueue:
             self._line.clear()
             self._wait(now)
         line = len(self._line) + expected
-        if line >= LONG_LINE and self._room is not None and line >= self._room():
-            self._overload.foresee(now)
+        if (
+            line >= LONG_LINE
+            and not self._overload.is_shedding(now)
+            and self._room is not None
+            and line >= self._room()
+        ):
+            self._overload.start_shedding(now)
         return self._overload.should_shed(self._late(now), now, line)
 
     def should_shed_early(self) -> bool:
