@@ -38,8 +38,8 @@ class Overload(Experiment):
     times: float = 3.0
 
     async def measure(self, scene: Scene) -> Finding:
-        # All kinds, as apps ask. Of the cheapest kind alone, which go out to records together, to answer one took 0.6 ms
-        # of the gateway and to refuse one 0.1, so that of three times as many 75 to 79 % of the peak were answered.
+        # All kinds, as apps ask. Of the cheapest alone, families, which go out to records together, to answer one took
+        # 0.6 ms of the gateway and to refuse one 0.1: so of three times as many, 75 to 79 % of the peak were answered.
         operations = [scene.workload.read(kind, person) for kind in READS for person in scene.workload.people]
         with suppress(PermissionError):
             # They stand for other machines: what is measured is how long the gateway takes, not how long they do.
