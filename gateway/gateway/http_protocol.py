@@ -249,6 +249,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self._is_acceptable():
             raise _UnacceptableRequest("RQ-114")
+        if self.transport.is_closing():
+            # It came behind one whose refusal was the connection's last answer.
+            raise _UnacceptableRequest("RQ-111")
         if self.parser.should_upgrade():
             return
         self._in_head = False
@@ -312,9 +315,13 @@ class HttpProtocol(HttpToolsProtocol):
             and self.transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
             and self.parser.get_method() != b"HEAD"
             and self.parser.get_http_version() != "1.0"
-            and self.url.partition(b"?")[0] not in NEVER_SHED_URLS
+            and self._may_be_shed()
             and not any(name in _OF_NO_SIMPLE_REQUEST for name, _ in self.headers)
         )
+
+    def _may_be_shed(self) -> bool:
+        path = self.url.partition(b"?")[0]
+        return path not in NEVER_SHED_URLS and b"%" not in path
 
     def _is_acceptable(self) -> bool:
         version = self.parser.get_http_version()

@@ -3,6 +3,7 @@
 A call costs both ends more than all the rest of a read. Who reads alone does not wait for anybody.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from gateway.errors import Refused
 from gateway.stubs import Stubs
 from servicekit.caller import Caller
 from servicekit.data_loader import MOST_QUESTIONS, DataLoader
+from servicekit.deadline import MARGIN_S
 from servicekit.questions import Unanswerable
 
 # SELF and as many as a platform may allow. So large a page has all of a family.
@@ -162,7 +164,14 @@ def _loader(
 
 
 async def _get(loader: DataLoader[_Read, Found], ask_one: Callable[[_Read], Awaitable[Found]], read: _Read) -> Found:
-    found = await loader.load(read) if read.is_own else None
+    found = None
+    if read.is_own:
+        try:
+            # Others in the batch may have more time.
+            async with asyncio.timeout_at(read.asker.deadline - MARGIN_S):
+                found = await loader.load(read)
+        except TimeoutError:
+            raise Refused("RQ-112") from None
     # For what is not there, the service is to say so itself; and it notes each look of an operator.
     return await ask_one(read) if found is None else found
 

@@ -560,6 +560,12 @@ class TestClosedConnections:
 
 
 class TestTurningAway:
+    def test_does_nothing_of_what_comes_behind_the_last_answer(self, serve):
+        served = serve(admission=FullHouse())
+        (answer,) = served.say(self.LAST + b"DELETE /b HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (answer.status, answer.headers["connection"]) == (503, "close")
+        assert not served.application.reached
+
     GET = b"GET /a HTTP/1.1\r\n" + HOST
     LAST = GET + b"Connection: close\r\n\r\n"
 

@@ -93,7 +93,7 @@ def reads(services: Services) -> OwnReads:
 
 
 def asker(services: Services, caller: Caller) -> Any:
-    deadline = services.deadlines.get(caller.id, 0.0)
+    deadline = asyncio.get_running_loop().time() + services.deadlines.get(caller.id, 4.5)
     return SimpleNamespace(
         caller=caller, deadline=deadline, ask=lambda rpc, request: services.answer(caller, rpc, request)
     )
@@ -121,18 +121,27 @@ class TestOwnReads:
         assert services.asked == [("GetUser", ["a"], "a")]
 
     async def test_goes_out_together_in_the_name_of_who_has_most_time(self, reads, services):
-        services.deadlines = {"c": 4.0, "d": 5.0, "e": 0.1}
+        services.deadlines = {"c": 4.0, "d": 5.0, "e": 3.0}
         tasks = await begin(*own(reads, services, *"abcde"))
         services.goes_on.set()
         assert [each.id for each in await asyncio.gather(*tasks)] == list("abcde")
         assert services.asked[AT_ONCE:] == [("BatchGetUsers", ["c", "d", "e"], "d")]
+
+    async def test_waits_no_longer_than_the_caller_does(self, reads, services):
+        services.deadlines = {"c": 0.1}
+        tasks = await begin(*own(reads, services, *"abcd"))
+        with pytest.raises(Refused) as caught:
+            await tasks[2]
+        assert caught.value.code == "RQ-112"
+        services.goes_on.set()
+        assert (await tasks[3]).id == "d"
 
     async def test_asks_of_one_platform_at_a_time(self, reads, services):
         elsewhere = own(reads, services, "x", "y", platform_id=OTHER_PLATFORM_ID)
         tasks = await begin(*own(reads, services, *"abcd"), *elsewhere)
         services.goes_on.set()
         assert [each.id for each in await asyncio.gather(*tasks)] == list("abcdxy")
-        assert services.asked[AT_ONCE:] == [("BatchGetUsers", ["c", "d"], "c"), ("BatchGetUsers", ["x", "y"], "x")]
+        assert services.asked[AT_ONCE:] == [("BatchGetUsers", ["c", "d"], "d"), ("BatchGetUsers", ["x", "y"], "y")]
 
     async def test_gives_everybody_the_own_dependant(self, reads, services):
         pairs = [(user_id, f"{user_id}-{number}") for user_id in "abc" for number in range(2)]
@@ -140,7 +149,7 @@ class TestOwnReads:
         services.goes_on.set()
         assert [(each.user_id, each.id) for each in await asyncio.gather(*tasks)] == pairs
         assert services.asked[AT_ONCE:] == [
-            ("BatchGetDependants", [each for _, each in pairs[AT_ONCE:]], "b"),
+            ("BatchGetDependants", [each for _, each in pairs[AT_ONCE:]], "c"),
         ]
 
     async def test_has_the_service_say_what_is_not_there(self, reads, services):

@@ -78,7 +78,8 @@ class DataLoader(Generic[Question, State]):
             batches[self._group_of(question)][question] = answer
         self._waiting = {}
         for batch in batches.values():
-            call = asyncio.create_task(self._call(batch), context=self._context)
+            context = self._context and self._context.copy()
+            call = asyncio.create_task(self._call(batch), context=context)
             self._calls.add(call)
             call.add_done_callback(self._end)
 

@@ -295,7 +295,8 @@ class Database:
         try:
             return await self._on_living(connection, lambda driver: _run_scoped(driver, setting, statement, values))
         except BaseException:
-            if not connection.invalidated and (await _driver(connection)).closed:
+            # psycopg takes a statement for prepared as soon as that is on its way in a pipeline, whatever comes of it.
+            if not connection.invalidated:
                 await connection.invalidate()
             raise
 

@@ -74,7 +74,8 @@ KEPT = timedelta(days=7)
 # At a time, so that it takes no time even when many were delivered at once; and it is done oftener than that.
 MOST_DELETED = 1000
 LONGEST_BACKOFF_S = 5
-LONGEST_LEASE = max(LEASE, timedelta(seconds=LONGEST_BACKOFF_S)) + timedelta(seconds=1)
+# Of two transactions that lease, one may have begun some seconds before the other.
+LONGEST_LEASE = 2 * max(LEASE, timedelta(seconds=LONGEST_BACKOFF_S))
 # A receiver that is away is asked again soon: what waits is wanted as soon as it is back.
 AWAY_PAUSE_S = 0.5
 SLOW = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)

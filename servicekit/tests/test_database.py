@@ -22,7 +22,6 @@ from tests.database_server import without_standby
 SLEEP = text("SELECT pg_sleep(5)")
 KEYS = CompiledStatement(select(func.count().label("count")).select_from(data_keys_of))
 ROLE = CompiledStatement(text("SELECT current_user"))
-PID = CompiledStatement(text("SELECT pg_backend_pid() AS pid"))
 IS_READ_ONLY = CompiledStatement(text("SELECT current_setting('transaction_read_only') AS is_read_only"))
 BROKEN = CompiledStatement(text("SELECT CAST(:number AS integer) AS number"))
 SLOW = CompiledStatement(text("SELECT pg_sleep(5)"))
@@ -333,30 +332,46 @@ class TestReading:
                 await KEYS.rows(reader, {})
         await database.close()
 
-    async def test_an_error_leaves_the_connection_as_it_was(self, kit):
+    @pytest.mark.parametrize("times", [1, 6, 7])
+    async def test_an_error_leaves_nothing_behind(self, kit, times):
         database = Database(kit.runtime_dsn, "kit", pool_size=1)
-        async with database.reading(kit.worker) as reader:
-            [before] = await PID.rows(reader, {})
-        with pytest.raises(psycopg.DataError):
+        # The server has never heard of a statement that broke off when it was about to be prepared.
+        for number in [*range(times - 1), "no number"]:
+            with suppress(psycopg.DataError):
+                async with database.reading(kit.worker) as reader:
+                    await BROKEN.rows(reader, {"number": number})
+        for number in range(8):
             async with database.reading(kit.worker) as reader:
-                await BROKEN.rows(reader, {"number": "no number"})
-        async with database.reading(kit.worker) as reader:
-            assert await PID.rows(reader, {}) == [before]
+                assert await BROKEN.rows(reader, {"number": number}) == [{"number": number}]
+        await database.close()
+
+    async def test_a_statement_that_waits_to_be_prepared_can_be_prepared_later(self, kit, monkeypatch):
+        monkeypatch.setattr(database_module, "_OPEN", database_module._OPEN.replace(b"'2500'", b"'200'"))
+        database = Database(kit.runtime_dsn, "kit", pool_size=1)
+
+        async def read() -> object:
+            async with database.reading(kit.worker) as reader:
+                return await KEYS.rows(reader, {})
+
+        for _ in range(5):
+            await read()
+        with psycopg.connect(kit.owner_dsn) as connection:
+            connection.execute("LOCK TABLE data_keys")
+            with pytest.raises(ServiceAway):
+                await read()
+        assert [await read() for _ in range(3)] == [[{"count": 0}]] * 3
         await database.close()
 
     async def test_a_slow_statement_is_ended_and_not_tried_again(self, kit, monkeypatch):
         monkeypatch.setattr(database_module, "_OPEN", database_module._OPEN.replace(b"'2500'", b"'200'"))
         database = Database(kit.runtime_dsn, "kit", pool_size=1)
-        pids = []
-        for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(ServiceAway):
             async with database.reading(kit.worker) as reader:
-                pids += await PID.rows(reader, {})
-            began = time.monotonic()
-            with pytest.raises(ServiceAway):
-                async with database.reading(kit.worker) as reader:
-                    await SLOW.rows(reader, {})
-            assert time.monotonic() - began < 2
-        assert pids[0] == pids[1]
+                await SLOW.rows(reader, {})
+        assert time.monotonic() - began < 2
+        async with database.reading(kit.worker) as reader:
+            assert await KEYS.rows(reader, {}) == [{"count": 0}]
         await database.close()
 
     async def test_who_goes_away_leaves_no_answer_to_others(self, kit):
