@@ -53,7 +53,8 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         RollingRestart(rounds=1, rate=50, settle_s=3),
         Failover(rate=40),
         FullDisk(seconds=10, rate=40),
-        Overload(seconds=8),
+        # What is refused in the first half second, before an overload counts as one, has to be less than 1 %.
+        Overload(seconds=20),
         OldAndNew(seconds=9),
         NarrowRights(times=10, times_cut_off=3, times_late=2),
         OtherEdges(seconds=2),

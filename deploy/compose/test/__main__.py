@@ -308,20 +308,27 @@ class ComposeTest:
         return "400 RQ-114"
 
     def answers_for_a_gateway_that_is_gone(self) -> str:
-        """Before and after the proxy knows, and with the caller's own id."""
+        """Before and after the proxy knows, and with the caller's own id.
+
+        Each on a connection of its own: one that has had an answer before is closed without a word, so that whoever
+        keeps connections sends again what may be repeated.
+        """
         (gateway,) = compose("ps", "--quiet", "gateway").split()
-        docker("kill", "--signal", "STOP", gateway)
         headers = {"admin-api-key": self.admin_key, "x-request-id": "ride-1"}
-        change = ThreadPoolExecutor().submit(self.http.patch, f"/users/{uuid4()}", json={}, headers=headers)
-        time.sleep(0.5)
-        docker("kill", gateway)
-        for answer in (change.result(), self.http.get("/users", headers=headers)):
-            error = answer.json()["error"]
-            told = (answer.status_code, error["code"], error["request_id"], answer.headers["x-request-id"])
-            expect(told == (503, "RQ-111", "ride-1", "ride-1"), str(told))
-            expect("retry-after" in answer.headers, str(answer.headers))
-        docker("start", gateway)
-        self.wait_until_ready()
+        try:
+            docker("kill", "--signal", "STOP", gateway)
+            url = f"{self.url}/users/{uuid4()}"
+            change = ThreadPoolExecutor().submit(httpx.patch, url, json={}, headers=headers, timeout=30)
+            time.sleep(0.5)
+            docker("kill", gateway)
+            for answer in (change.result(), httpx.get(f"{self.url}/users", headers=headers, timeout=30)):
+                error = answer.json()["error"]
+                told = (answer.status_code, error["code"], error["request_id"], answer.headers["x-request-id"])
+                expect(told == (503, "RQ-111", "ride-1", "ride-1"), str(told))
+                expect("retry-after" in answer.headers, str(answer.headers))
+        finally:
+            docker("start", gateway)
+            self.wait_until_ready()
         return "503 RQ-111"
 
     def believes_no_forged_address(self) -> str:
