@@ -53,8 +53,8 @@ SCALES: Mapping[str, Sequence[Experiment]] = {
         RollingRestart(rounds=1, rate=50, settle_s=3),
         Failover(rate=40),
         FullDisk(seconds=10, rate=40),
-        # As long as at full length: those who were late in the first half second, before an overload counts as one, have
-        # to be less than 1 % (261 of 20,943 were in 20 s, 261 of 32,000 in 30 s).
+        # As long as at full length: who was late in the first half second, before an overload counts as one, has to be
+        # less than 1 % (261 of 20,943 were in 20 s, 261 of 32,000 in 30 s).
         Overload(),
         OldAndNew(seconds=9),
         NarrowRights(times=10, times_cut_off=3, times_late=2),
