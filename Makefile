@@ -50,7 +50,7 @@ chaos: dev ## Break a system on purpose, and check that it keeps its promises (1
 	@$(RUN) chaos --record $(ARGS)
 
 .PHONY: chaos-full
-chaos-full: dev ## The same at full length (80 minutes)
+chaos-full: dev ## The same at full length (90 minutes)
 	@$(RUN) chaos --scale full --record $(ARGS)
 
 .PHONY: bench

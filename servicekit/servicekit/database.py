@@ -295,7 +295,8 @@ class Database:
         try:
             return await self._on_living(connection, lambda driver: _run_scoped(driver, setting, statement, values))
         except BaseException:
-            # psycopg takes a statement for prepared as soon as that is on its way in a pipeline, whatever comes of it.
+            # Answers may still come, and psycopg takes a statement for prepared as soon as that is on its way in a
+            # pipeline, whatever comes of it.
             if not connection.invalidated:
                 await connection.invalidate()
             raise
@@ -353,20 +354,13 @@ async def _open_scope(driver: Connection, scope: bytes) -> datetime:
 async def _run_scoped(
     driver: Connection, setting: tuple[str, str], statement: bytes, values: Mapping[str, Any]
 ) -> Cursor:
-    """Run a statement in a scope, in one round trip."""
-    try:
-        with cut_off_after(BEGINNING_S, driver):
-            # Up to its end, PostgreSQL runs a pipeline as one transaction.
-            async with driver.pipeline():
-                opened = await driver.execute(_OPEN, setting)
-                found = await driver.cursor(row_factory=tuple_row).execute(statement, values)
-        await _require_writable(driver, await opened.fetchone())
-    except BaseException:
-        has_ended = driver.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
-        if not has_ended or driver.info.pipeline_status is not psycopg.pq.PipelineStatus.OFF:
-            # Answers may still come that nobody else must take for theirs.
-            driver.pgconn.finish()
-        raise
+    """Run a statement in a scope, in one round trip. After an error, the connection is of no use to anybody."""
+    with cut_off_after(BEGINNING_S, driver):
+        # Up to its end, PostgreSQL runs a pipeline as one transaction.
+        async with driver.pipeline():
+            opened = await driver.execute(_OPEN, setting)
+            found = await driver.cursor(row_factory=tuple_row).execute(statement, values)
+    await _require_writable(driver, await opened.fetchone())
     return found
 
 
