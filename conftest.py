@@ -4,7 +4,11 @@ The first two imports bring in the packages that lie in a folder of their own na
 names a test module after its path, such as `servicekit.tests.test_tls`, and would take the folder for the package.
 """
 
+import os
 from collections.abc import Iterator
+
+# Tests start programs by a fork, and gRPC's own care for the child, for which it has no use, now and then aborts it.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import pytest
 

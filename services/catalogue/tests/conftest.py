@@ -1,13 +1,8 @@
 """Catalogues for tests: the rules on a database that is emptied after each, and a running process for the RPCs."""
 
-import asyncio
-import base64
-import os
 import secrets
-import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +16,7 @@ from grpc_status import rpc_status
 
 from aarokya.audit.v1.audit_log_pb2 import AuditLog as AuditLogEntry
 from aarokya.audit.v1.audit_log_service_pb2 import ListAuditLogsRequest
+from aarokya.audit.v1.audit_log_service_pb2_grpc import AuditLogServiceStub
 from aarokya.catalogue.v1.benefit_pb2 import Benefit, BenefitStatus, BenefitType
 from aarokya.catalogue.v1.benefit_provider_pb2 import BenefitProvider, BenefitProviderType
 from aarokya.catalogue.v1.benefit_provider_service_pb2_grpc import BenefitProviderServiceStub
@@ -32,14 +28,12 @@ from catalogue.benefits.service import BenefitService
 from catalogue.models import SERVICE, audit_chain, audit_log, data_keys
 from servicekit.audit import AuditLog
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, system_call
-from servicekit.channel import open_channel
 from servicekit.crypto import KeyRing, generate_key
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database, Transaction
-from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates
+from servicekit.tls import CertificateFiles, prepare_certificates
 from tests.database_server import DatabaseServer, migrated_database
-
-START_S = 20
+from tests.service_process import ServiceProcess, service_process
 
 
 class Callers:
@@ -162,69 +156,31 @@ def kit(shared_kit: CatalogueKit) -> Iterator[CatalogueKit]:
         connection.execute("TRUNCATE benefit_providers, benefits")
 
 
-@dataclass
-class RunningCatalogue:
-    """The catalogue's own process, and how to call it as one peer or another."""
-
-    address: str
-    certificates: dict[str, CertificateFiles]
-
-    def channel(self, peer: str) -> grpc.aio.Channel:
-        files = self.certificates[peer]
-        return open_channel(SERVICE, self.address, channel_credentials(files.ca, files.certificate, files.key), [])
-
-
-@asynccontextmanager
-async def started(folder: Path, runtime_dsn: str) -> AsyncIterator[RunningCatalogue]:
-    """Run the catalogue's process, which need not be ready when the block begins."""
-    certificates = prepare_certificates(folder / "tls", (SERVICE, "gateway", "records", "identity"))
-    files = certificates[SERVICE]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": runtime_dsn,
-        "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
-        "AAROKYA_LOOKUP_KEY": _new_key(),
-        "AAROKYA_AUDIT_KEY": _new_key(),
-        "AAROKYA_PAGE_TOKEN_KEY": _new_key(),
-        "AAROKYA_AUDIT_HEAD_FILE": str(folder / "head"),
-        "AAROKYA_TLS_CA": str(files.ca),
-        "AAROKYA_TLS_CERTIFICATE": str(files.certificate),
-        "AAROKYA_TLS_KEY": str(files.key),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", SERVICE, "serve", env=environment, cwd=folder
-    )
-    yield RunningCatalogue(f"127.0.0.1:{port}", certificates)
-    process.terminate()
-    # A process that does not end well when it is told to stop fails the tests too.
-    assert await process.wait() == 0
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CertificateFiles]:
+    return prepare_certificates(tmp_path_factory.mktemp("tls"), (SERVICE, "gateway", "records", "identity"))
 
 
 @pytest.fixture(scope="session")
-async def running(cluster: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCatalogue]:
+async def running(
+    cluster: DatabaseServer, certificates: dict[str, CertificateFiles], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServiceProcess]:
     dsns = migrated_database(cluster, SERVICE, SERVICE)
-    async with started(tmp_path_factory.mktemp("catalogue"), dsns.runtime_dsn) as catalogue:
-        async with catalogue.channel("gateway") as channel:
-            await asyncio.wait_for(channel.channel_ready(), START_S)
+    folder = tmp_path_factory.mktemp("catalogue")
+    async with service_process(SERVICE, folder, dsns.runtime_dsn, certificates) as catalogue:
+        await catalogue.wait_until_serving()
         yield catalogue
 
 
 @pytest.fixture
 async def early(
-    cluster: DatabaseServer, tmp_path: Path
-) -> AsyncIterator[tuple[RunningCatalogue, Callable[[], object]]]:
+    cluster: DatabaseServer, certificates: dict[str, CertificateFiles], tmp_path: Path
+) -> AsyncIterator[tuple[ServiceProcess, Callable[[], object]]]:
     """The catalogue, started before its database is there, and what makes the database."""
     name = f"{SERVICE}_early"
-    async with started(tmp_path, cluster.dsn_of(f"{SERVICE}_runtime", name)) as catalogue:
+    dsn = cluster.dsn_of(f"{SERVICE}_runtime", name)
+    async with service_process(SERVICE, tmp_path, dsn, certificates) as catalogue:
         yield catalogue, lambda: migrated_database(cluster, SERVICE, name)
-
-
-def _new_key() -> str:
-    return base64.b64encode(generate_key()).decode()
 
 
 @dataclass
@@ -233,6 +189,11 @@ class Peer(Callers):
 
     providers: BenefitProviderServiceStub
     benefits: BenefitServiceStub
+    audit_logs: AuditLogServiceStub
+
+    @classmethod
+    def on(cls, channel: grpc.aio.Channel) -> "Peer":
+        return cls(BenefitProviderServiceStub(channel), BenefitServiceStub(channel), AuditLogServiceStub(channel))
 
     @staticmethod
     def asking(call: Call) -> tuple[tuple[str, bytes], ...]:
@@ -250,12 +211,12 @@ class Peer(Callers):
 
 
 @pytest.fixture
-async def gateway(running: RunningCatalogue) -> AsyncIterator[Peer]:
+async def gateway(running: ServiceProcess) -> AsyncIterator[Peer]:
     async with running.channel("gateway") as channel:
-        yield Peer(BenefitProviderServiceStub(channel), BenefitServiceStub(channel))
+        yield Peer.on(channel)
 
 
 @pytest.fixture
-async def records(running: RunningCatalogue) -> AsyncIterator[Peer]:
+async def records(running: ServiceProcess) -> AsyncIterator[Peer]:
     async with running.channel("records") as channel:
-        yield Peer(BenefitProviderServiceStub(channel), BenefitServiceStub(channel))
+        yield Peer.on(channel)

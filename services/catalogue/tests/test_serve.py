@@ -6,16 +6,12 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from servicekit.tls import channel_credentials
-
 
 async def test_serves_when_its_database_is_there_and_not_before(early: Any) -> None:
     catalogue, make_database = early
-    files = catalogue.certificates["gateway"]
-    credentials = channel_credentials(files.ca, files.certificate, files.key)
     # A channel as services open it sends nothing to who does not serve, not even this question.
     options = (("grpc.ssl_target_name_override", "catalogue"),)
-    async with grpc.aio.secure_channel(catalogue.address, credentials, options) as channel:
+    async with grpc.aio.secure_channel(catalogue.address, catalogue.credentials(), options) as channel:
         health = health_pb2_grpc.HealthStub(channel)
 
         async def is_serving() -> bool:

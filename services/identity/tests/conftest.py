@@ -4,12 +4,8 @@ Audit rows can't be taken away after a test, so every test works on a platform o
 """
 
 import asyncio
-import base64
 import itertools
-import os
 import secrets
-import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -37,7 +33,6 @@ from aarokya.identity.v1.user_pb2 import Gender, User
 from aarokya.identity.v1.user_service_pb2_grpc import UserServiceStub
 from aarokya.records.v1 import user_event_service_pb2_grpc
 from aarokya.records.v1.user_event_service_pb2 import ApplyUserEventRequest, ApplyUserEventResponse
-from deploy.ports import pick_ports
 from identity.auth.service import AuthService, IssuedToken
 from identity.live_state.repository import PRESENTED_HASH
 from identity.live_state.service import find_key_state
@@ -49,16 +44,16 @@ from identity.users.repository import StoredUser, UserRepository
 from identity.users.service import UserService
 from servicekit.audit import AuditLog
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, Idempotency, system_call
-from servicekit.channel import open_channel
 from servicekit.crypto import KeyRing, LookupHash, generate_key
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database, Transaction
 from servicekit.outbox import Event, Outbox
 from servicekit.server import REPLAYED_KEY
-from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates, server_credentials
+from servicekit.tls import CertificateFiles, prepare_certificates, server_credentials
 from tests.database_server import DatabaseServer, Logins, migrated_database
+from tests.service_process import ServiceProcess, new_key, service_process
 
-START_S = 30
+PATIENCE_S = 30
 ADMIN = Call(Caller(CallerType.ADMIN, "asha"), request_id="r-1", source_address="192.0.2.7", user_agent="tests")
 GATEWAY = system_call("gateway")
 JWT_KEY = "a secret of these tests of 32 bytes or more"
@@ -125,33 +120,9 @@ class RecordsStandIn(user_event_service_pb2_grpc.UserEventServiceServicer):
 
     async def wait_for(self, user_id: str) -> None:
         """Return when records has heard of a user."""
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not self.events_of(user_id):  # noqa: ASYNC110  # the event comes from another process
                 await asyncio.sleep(0.01)
-
-
-@dataclass(frozen=True)
-class IdentityServer:
-    """Identity's own process."""
-
-    pid: int
-    address: str
-    certificates: dict[str, CertificateFiles]
-    lookup_key: bytes
-    jwt_key = JWT_KEY
-
-    def channel(self, peer: str = "gateway") -> grpc.aio.Channel:
-        """Open a channel with the certificate of a peer."""
-        files = self.certificates[peer]
-        return open_channel(SERVICE, self.address, channel_credentials(files.ca, files.certificate, files.key), [])
-
-    def freeze(self) -> None:
-        """Stop the process in its tracks, its connections open."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let a frozen process go on."""
-        os.kill(self.pid, signal.SIGCONT)
 
 
 class Stubs:
@@ -159,6 +130,7 @@ class Stubs:
 
     admin = ADMIN
     gateway = GATEWAY
+    jwt_key = JWT_KEY
     profile = PROFILE
     said_by = staticmethod(said_by)
     with_key = staticmethod(with_key)
@@ -352,7 +324,7 @@ class IdentityRules:
     async def events_of(self, user: User) -> list[ApplyUserEventRequest | None]:
         """Return what records was not told of a user before, oldest first; None for what became unreadable."""
         self.delivered.clear()
-        await self.outbox.deliver_soon(UUID(user.id), START_S)
+        await self.outbox.deliver_soon(UUID(user.id), PATIENCE_S)
         return [
             None if event.payload is None else ApplyUserEventRequest.FromString(event.payload)
             for event in self.delivered
@@ -371,10 +343,10 @@ async def rules(cluster: DatabaseServer) -> AsyncIterator[IdentityRules]:
     settings = IdentitySettings(
         listen="",
         database_runtime_dsn=database_of_rules.runtime_dsn,
-        master_keys=f"first:{_text(generate_key())}",
-        lookup_key=_text(generate_key()),
-        audit_key=_text(generate_key()),
-        page_token_key=_text(generate_key()),
+        master_keys=f"first:{new_key()}",
+        lookup_key=new_key(),
+        audit_key=new_key(),
+        page_token_key=new_key(),
         audit_head_file=Path(),
         jwt_keys=f"new:{JWT_KEY},old:{JWT_KEY[::-1]}",
         records_address="",
@@ -432,46 +404,16 @@ async def identity_server(
     certificates: dict[str, CertificateFiles],
     records: RecordsStandIn,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[IdentityServer]:
-    folder: Path = tmp_path_factory.mktemp("identity")
-    files = certificates[SERVICE]
-    [port] = pick_ports(1)
-    lookup_key = generate_key()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "AAROKYA_LOG_LEVEL": "WARNING",
-        "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": identity_database.runtime_dsn,
-        "AAROKYA_MASTER_KEYS": f"first:{_text(generate_key())}",
-        "AAROKYA_LOOKUP_KEY": _text(lookup_key),
-        "AAROKYA_AUDIT_KEY": _text(generate_key()),
-        "AAROKYA_PAGE_TOKEN_KEY": _text(generate_key()),
-        "AAROKYA_JWT_KEYS": f"first:{JWT_KEY}",
-        "AAROKYA_AUDIT_HEAD_FILE": str(folder / "head"),
-        "AAROKYA_TLS_CA": str(files.ca),
-        "AAROKYA_TLS_CERTIFICATE": str(files.certificate),
-        "AAROKYA_TLS_KEY": str(files.key),
-        "AAROKYA_RECORDS_ADDRESS": f"127.0.0.1:{records.port}",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", SERVICE, "serve", env=environment, cwd=folder
-    )
-    server = IdentityServer(process.pid, f"127.0.0.1:{port}", certificates, lookup_key)
-    async with server.channel() as channel:
-        await asyncio.wait_for(channel.channel_ready(), START_S)
-    yield server
-    process.terminate()
-    # A process that does not end well when it is told to stop fails the tests too.
-    assert await process.wait() == 0
-
-
-def _text(key: bytes) -> str:
-    return base64.b64encode(key).decode()
+) -> AsyncIterator[ServiceProcess]:
+    settings = {"JWT_KEYS": f"first:{JWT_KEY}", "RECORDS_ADDRESS": f"127.0.0.1:{records.port}"}
+    folder = tmp_path_factory.mktemp("identity")
+    async with service_process(SERVICE, folder, identity_database.runtime_dsn, certificates, **settings) as identity:
+        await identity.wait_until_serving()
+        yield identity
 
 
 @pytest.fixture
-async def identity(identity_server: IdentityServer) -> AsyncIterator[Stubs]:
+async def identity(identity_server: ServiceProcess) -> AsyncIterator[Stubs]:
     """Identity as the gateway calls it."""
     async with identity_server.channel() as channel:
         yield Stubs(channel)

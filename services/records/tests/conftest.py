@@ -4,13 +4,8 @@ Families are append-only and can't be emptied after a test, so every test works 
 """
 
 import asyncio
-import base64
-import os
-import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -49,15 +44,14 @@ from records.user_events.service import UserEventService
 from records.users.repository import UserRepository
 from servicekit.audit import AuditLog
 from servicekit.caller import METADATA_KEY, Call, Caller, CallerType, system_call
-from servicekit.channel import open_channel
 from servicekit.crypto import KeyRing, LookupHash, generate_key
 from servicekit.data_keys import DataKeys
 from servicekit.database import Database
 from servicekit.outbox import Inbox
-from servicekit.tls import CertificateFiles, channel_credentials, prepare_certificates, server_credentials
+from servicekit.tls import CertificateFiles, prepare_certificates, server_credentials
 from tests.database_server import DatabaseServer, migrated_database
+from tests.service_process import ServiceProcess, service_process
 
-START_S = 20
 PLATFORM_ID = uuid4()
 PROFILE = {
     "first_name": "Ravi",
@@ -326,61 +320,19 @@ def fake_catalogue(standing_in: tuple[FakeIdentity, FakeCatalogue, dict[str, str
     standing_in[1].is_away = False
 
 
-@dataclass
-class RunningRecords:
-    """Records' own process, and how to call it as one peer or another."""
-
-    address: str
-    certificates: dict[str, CertificateFiles]
-
-    def channel(self, peer: str) -> grpc.aio.Channel:
-        files = self.certificates[peer]
-        return open_channel(SERVICE, self.address, channel_credentials(files.ca, files.certificate, files.key), [])
-
-
 @pytest.fixture(scope="session")
 async def running(
     cluster: DatabaseServer,
     certificates: dict[str, CertificateFiles],
     standing_in: tuple[FakeIdentity, FakeCatalogue, dict[str, str]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[RunningRecords]:
-    folder: Path = tmp_path_factory.mktemp("records")
+) -> AsyncIterator[ServiceProcess]:
     dsns = migrated_database(cluster, SERVICE, SERVICE)
-    files = certificates[SERVICE]
-    addresses = standing_in[2]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "AAROKYA_LISTEN": f"127.0.0.1:{port}",
-        "AAROKYA_DATABASE_RUNTIME_DSN": dsns.runtime_dsn,
-        "AAROKYA_MASTER_KEYS": f"first:{_new_key()}",
-        "AAROKYA_LOOKUP_KEY": _new_key(),
-        "AAROKYA_AUDIT_KEY": _new_key(),
-        "AAROKYA_PAGE_TOKEN_KEY": _new_key(),
-        "AAROKYA_AUDIT_HEAD_FILE": str(folder / "head"),
-        "AAROKYA_TLS_CA": str(files.ca),
-        "AAROKYA_TLS_CERTIFICATE": str(files.certificate),
-        "AAROKYA_TLS_KEY": str(files.key),
-        "AAROKYA_IDENTITY_ADDRESS": addresses["identity"],
-        "AAROKYA_CATALOGUE_ADDRESS": addresses["catalogue"],
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", SERVICE, "serve", env=environment, cwd=folder
-    )
-    records = RunningRecords(f"127.0.0.1:{port}", certificates)
-    async with records.channel("gateway") as channel:
-        await asyncio.wait_for(channel.channel_ready(), START_S)
-    yield records
-    process.terminate()
-    # A process that does not end well when it is told to stop fails the tests too.
-    assert await process.wait() == 0
-
-
-def _new_key() -> str:
-    return base64.b64encode(generate_key()).decode()
+    addresses = {f"{name.upper()}_ADDRESS": address for name, address in standing_in[2].items()}
+    folder = tmp_path_factory.mktemp("records")
+    async with service_process(SERVICE, folder, dsns.runtime_dsn, certificates, **addresses) as records:
+        await records.wait_until_serving()
+        yield records
 
 
 @dataclass
@@ -407,12 +359,12 @@ class Peer(Telling):
 
 
 @pytest.fixture
-async def gateway(running: RunningRecords) -> AsyncIterator[Peer]:
+async def gateway(running: ServiceProcess) -> AsyncIterator[Peer]:
     async with running.channel("gateway") as channel:
         yield Peer.on(channel)
 
 
 @pytest.fixture
-async def identity(running: RunningRecords) -> AsyncIterator[Peer]:
+async def identity(running: ServiceProcess) -> AsyncIterator[Peer]:
     async with running.channel("identity") as channel:
         yield Peer.on(channel)

@@ -15,7 +15,7 @@ LICENSE = IdProof(proof_type=IdProofType.ID_PROOF_TYPE_DRIVING_LICENSE, number="
 
 
 class TestIssueToken:
-    async def test_answers_the_token_and_the_whole_user(self, identity: Any, identity_server: Any) -> None:
+    async def test_answers_the_token_and_the_whole_user(self, identity: Any) -> None:
         platform = await identity.create_platform()
         request = IssueTokenRequest(
             phone_number=identity.new_number(), prefill=User(first_name="Ravi", id_proof=LICENSE)
@@ -28,7 +28,7 @@ class TestIssueToken:
         assert answer.missing_fields == ["gender", "date_of_birth"]
         assert (answer.user.first_name, answer.user.id_proof_masked) == ("Ravi", "••••1234")
         assert not answer.user.HasField("id_proof")
-        claims = jwt.decode(answer.access_token, identity_server.jwt_key, algorithms=["HS256"], audience="aarokya")
+        claims = jwt.decode(answer.access_token, identity.jwt_key, algorithms=["HS256"], audience="aarokya")
         assert claims["sub"] == answer.user.id
         again = await identity.auth.IssueToken(request, metadata=metadata)
         assert not again.is_new_user
