@@ -151,6 +151,17 @@ def transaction_of(reader: Reader) -> Transaction:
     return reader
 
 
+class _PromptConnection(psycopg.AsyncConnection[tuple[object, ...]]):
+    """A connection that does not wait for long to tell its server that a caller has gone.
+
+    Psycopg does that by a connection of its own, and until it is told, it does not hear that this one was cut off.
+    """
+
+    async def cancel_safe(self, *, timeout: float = CANCELLING_S) -> None:  # noqa: ASYNC109 - it is psycopg's.
+        """Ask the server to cancel what is going on; raises CancellationTimeout when it does not listen."""
+        await super().cancel_safe(timeout=min(timeout, CANCELLING_S))
+
+
 class Database:
     """The runtime login's connections to a service's database."""
 
@@ -172,7 +183,7 @@ class Database:
         )
 
     async def _connect(self) -> Connection:
-        return await psycopg.AsyncConnection.connect(
+        return await _PromptConnection.connect(
             self._dsn,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
@@ -275,31 +286,31 @@ class Database:
 
         When a server restarts or fails over, all pooled connections are dead at once, and each is found out in turn,
         as long as somebody waits for the answer: a transaction that began later could undo what was acknowledged since.
+        What broke off in any other way leaves nobody a connection: answers may still come, a transaction may be open,
+        and psycopg takes a statement for prepared as soon as that is on its way in a pipeline, whatever comes of it.
         """
         cancelled = _times_cancelled()
-        for _ in range(self._pool_size):
-            driver = await _driver(connection)
-            try:
-                return await attempt(driver)
-            except psycopg.OperationalError:
-                # It may have come in the place of a cancellation.
-                if not driver.closed or _times_cancelled() > cancelled:
-                    raise
+        try:
+            for _ in range(self._pool_size):
+                driver = await _driver(connection)
+                try:
+                    return await attempt(driver)
+                except psycopg.OperationalError:
+                    # It may have come in the place of a cancellation.
+                    if not driver.closed or _times_cancelled() > cancelled:
+                        raise
+                    await connection.invalidate()
+                time_left(BEGINNING_S)
+            return await attempt(await _driver(connection))
+        except BaseException:
+            if not connection.invalidated:
                 await connection.invalidate()
-            time_left(BEGINNING_S)
-        return await attempt(await _driver(connection))
+            raise
 
     async def _read(
         self, connection: AsyncConnection, setting: tuple[str, str], statement: bytes, values: Mapping[str, Any]
     ) -> Cursor:
-        try:
-            return await self._on_living(connection, lambda driver: _run_scoped(driver, setting, statement, values))
-        except BaseException:
-            # Answers may still come, and psycopg takes a statement for prepared as soon as that is on its way in a
-            # pipeline, whatever comes of it.
-            if not connection.invalidated:
-                await connection.invalidate()
-            raise
+        return await self._on_living(connection, lambda driver: _run_scoped(driver, setting, statement, values))
 
 
 def _times_cancelled() -> int:

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -50,6 +52,34 @@ def kill_sessions(kit: Any) -> int:
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'kit'"
         ).fetchone()
     return killed[0]
+
+
+def sessions(kit: Any) -> set[int]:
+    with kit.superuser() as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'kit' AND datname = current_database()"
+        return {pid for (pid,) in connection.execute(query)}
+
+
+@asynccontextmanager
+async def swallowing_proxy(dsn: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Open a way to a server that swallows everything while the event is set, also what new connections say."""
+    server = urlsplit(dsn)
+    swallows = asyncio.Event()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while said := await reader.read(65_536):
+                if not swallows.is_set():
+                    writer.write(said)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(server.hostname, server.port)
+        await asyncio.gather(carry(reader, to_server), carry(from_server, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        yield server._replace(netloc=f"{server.username}:{server.password}@127.0.0.1:{port}").geturl(), swallows
 
 
 async def test_all_sessions_killed_at_once_are_replaced_without_an_error(kit):
@@ -153,6 +183,59 @@ async def test_a_connection_that_hangs_is_cut_off_and_replaced(kit):
     assert time.monotonic() - began < 2
     async with kit.database.transaction(kit.worker) as tx:
         assert (await tx.execute(text("SELECT 1"))).scalar_one() == 1
+
+
+async def test_a_connection_into_the_void_is_given_up_although_its_caller_has_gone(kit, monkeypatch):
+    """Whoever goes lets the server know, and that takes the same way, which answers nobody."""
+    monkeypatch.setattr(database_module, "CANCELLING_S", 0.2)
+    async with swallowing_proxy(kit.runtime_dsn) as (dsn, swallow):
+        database = Database(dsn, "kit", pool_size=1)
+
+        async def work() -> None:
+            async with database.transaction(kit.worker, longest_s=0.6) as tx:
+                swallow.set()
+                await tx.execute(SLEEP)
+
+        working = asyncio.create_task(work())
+        await swallow.wait()
+        await asyncio.sleep(0.1)
+        working.cancel()
+        # psycopg by itself would wait for 5 s for the cancellation to be heard.
+        done, _ = await asyncio.wait([working], timeout=3)
+        assert done
+        swallow.clear()
+        async with database.transaction(kit.worker) as tx:
+            assert (await tx.execute(text("SELECT 1"))).scalar_one() == 1
+        await database.close()
+
+
+async def test_who_goes_while_a_transaction_is_begun_leaves_none_open(kit, monkeypatch):
+    began = asyncio.Event()
+    begin = database_module._open_scope
+
+    async def open_scope(driver, scope):
+        now = await begin(driver, scope)
+        began.set()
+        await asyncio.sleep(5)
+        return now
+
+    database = Database(kit.runtime_dsn, "kit", pool_size=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(database_module, "_open_scope", open_scope)
+
+        async def work() -> None:
+            async with database.transaction(kit.worker):
+                pass
+
+        working = asyncio.create_task(work())
+        await began.wait()
+        first = sessions(kit)
+        working.cancel()
+        with suppress(asyncio.CancelledError, ServiceAway):
+            await working
+    async with database.transaction(kit.worker) as tx:
+        assert (await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one() not in first
+    await database.close()
 
 
 async def test_a_commit_that_waits_for_a_standby_is_given_up_and_leaves_no_session(kit):
