@@ -6,7 +6,7 @@ A call costs both ends more than all the rest of a read. Who reads alone does no
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
@@ -49,13 +49,13 @@ class Asker(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """What a request reads; two of the same are equal, and are answered together."""
+    """What one request reads. Two of the same are not equal: one of them may have more time than the other."""
 
     user_id: str
     resource_id: str
-    asker: Asker = field(compare=False, repr=False)
+    asker: Asker
 
     @property
     def is_own(self) -> bool:

@@ -136,6 +136,19 @@ class TestOwnReads:
         services.goes_on.set()
         assert (await tasks[3]).id == "d"
 
+    async def test_gives_who_reads_the_same_the_time_of_both(self, reads, services):
+        tasks = await begin(*own(reads, services, *"ab"))
+        services.deadlines = {"c": 0.1}
+        tasks += await begin(*own(reads, services, "c"))
+        services.deadlines = {"c": 4.0}
+        tasks += await begin(*own(reads, services, "c"))
+        await asyncio.sleep(0.2)
+        services.goes_on.set()
+        with pytest.raises(Refused):
+            await tasks[2]
+        assert (await tasks[3]).id == "c"
+        assert services.asked[AT_ONCE:] == [("BatchGetUsers", ["c", "c"], "c")]
+
     async def test_asks_of_one_platform_at_a_time(self, reads, services):
         elsewhere = own(reads, services, "x", "y", platform_id=OTHER_PLATFORM_ID)
         tasks = await begin(*own(reads, services, *"abcd"), *elsewhere)
