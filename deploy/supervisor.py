@@ -117,6 +117,8 @@ class Supervisor:
 
     # Told the program, running again, and the code with which it had ended.
     on_restart: Callable[[Program, int], None] = lambda *_: None
+    # Told the program, and why it could not be started again; that is tried once more.
+    on_failure: Callable[[Program, OSError], None] = lambda *_: None
     healthy_after_s: float = HEALTHY_AFTER_S
     programs: list[Program] = field(default_factory=list)
     _started_at: dict[str, float] = field(default_factory=dict)
@@ -141,20 +143,29 @@ class Supervisor:
                 continue
             name = program.name
             if name not in self._restart_at:
-                if now - self._started_at[name] > self.healthy_after_s:
-                    self._crashes[name] = 0
-                crashes = self._crashes[name] = self._crashes.get(name, 0) + 1
-                # The first restart is at once.
-                delay = 0.0 if crashes == 1 else min(FIRST_BACKOFF_S * 2 ** (crashes - 2), LONGEST_BACKOFF_S)
-                self._restart_at[name] = now + delay
-            if now >= self._restart_at[name]:
-                code = program.process.returncode if program.process else 0
                 # What the crashed process had started itself must not stand in the way of the new one.
                 program.kill()
-                program.start()
+                if now - self._started_at[name] > self.healthy_after_s:
+                    self._crashes[name] = 0
+                self._restart_at[name] = now + self._count_crash(name)
+            if now >= self._restart_at[name]:
+                code = program.process.returncode if program.process else 0
+                try:
+                    program.start()
+                except OSError as error:
+                    # The machine has no room for another process, say; that is like a crash.
+                    self._restart_at[name] = now + self._count_crash(name)
+                    self.on_failure(program, error)
+                    continue
                 del self._restart_at[name]
                 self._started_at[name] = now
                 self.on_restart(program, code)
+
+    def _count_crash(self, name: str) -> float:
+        """Return how long the next restart waits; the first does not."""
+        crashes = self._crashes[name] = self._crashes.get(name, 0) + 1
+        # After a day of crashes the exponent would be astronomical.
+        return 0.0 if crashes == 1 else min(FIRST_BACKOFF_S * 2 ** min(crashes - 2, 10), LONGEST_BACKOFF_S)
 
     def crashes(self, program: Program) -> int:
         """Return how often a program has ended by itself since it last ran for long."""

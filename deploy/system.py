@@ -1,5 +1,6 @@
 """All processes of a local system: the order in which they start, what each is told, and how they stop."""
 
+import contextlib
 import json
 import os
 import sys
@@ -63,10 +64,11 @@ class LocalSystem:
         self._logs = self._data / "logs"
         self._runtime_file = self._data / "runtime.json"
         self.admin_key_file = self._data / "admin_api_key"
-        self._supervisor = Supervisor(self._note_restart)
+        self._supervisor = Supervisor(self._note_restart, self._note_failure)
         self._programs: dict[str, Program] = {}
         self._cluster: Cluster | None = None
         self._is_ready = False
+        self._tells_old_processes = False
 
     def start(self) -> None:
         """Start everything, and return when the gateway is ready or when someone wants it all to stop.
@@ -84,6 +86,8 @@ class LocalSystem:
         """Restart what crashes until someone wants it all to stop."""
         while not self._request.is_made():
             self._supervisor.check()
+            if self._tells_old_processes:
+                self._tell_new_processes()
             time.sleep(POLL_S)
 
     def stop(self) -> None:
@@ -254,11 +258,19 @@ class LocalSystem:
 
     def _note_restart(self, program: Program, code: int) -> None:
         self._say(f"{program.name} ended with code {code} and was restarted; its log is {program.log}")
-        if self._is_ready:
+        self._tells_old_processes = self._is_ready
+
+    def _note_failure(self, program: Program, error: OSError) -> None:
+        self._say(f"{program.name} cannot be started again: {error.strerror}; that is tried once more")
+
+    def _tell_new_processes(self) -> None:
+        # On a full disk, what runs goes on, and this is written when there is room.
+        with contextlib.suppress(OSError):
             self._write_runtime()
+            self._tells_old_processes = False
 
     def _write_runtime(self) -> None:
-        """Tell tools and tests what runs where (docs/design.md has the shape)."""
+        """Tell tools and tests what runs where."""
         gateway, files = self._programs[GATEWAY], self._certificates[GATEWAY]
         runtime = {
             "gateway": {

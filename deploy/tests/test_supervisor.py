@@ -73,6 +73,19 @@ class TestSupervisor:
         supervisor.start(program)
         wait_until(lambda: supervisor.check() or supervisor.crashes(program) >= 3)
 
+    def test_tries_again_when_the_machine_has_no_room_for_a_process(self, shell: Callable[[str], Program]) -> None:
+        failures = []
+        supervisor = Supervisor(on_failure=lambda program, error: failures.append((program.name, type(error))))
+        program = shell("exec sleep 600")
+        supervisor.start(program)
+        program.command, command = ["/nowhere/to/be/found"], program.command
+        os.kill(program.pid, signal.SIGKILL)
+        wait_until(lambda: supervisor.check() or supervisor.crashes(program) >= 3)
+        assert not program.is_running()
+        assert failures[:2] == [("program-0", FileNotFoundError)] * 2
+        program.command = command
+        wait_until(lambda: supervisor.check() or program.is_running())
+
     def test_leaves_the_others_alone(self, shell: Callable[[str], Program]) -> None:
         supervisor = Supervisor()
         crashing, steady = shell("exit 3"), shell("exec sleep 600")

@@ -1,9 +1,14 @@
-"""How a login's connection string follows from the server's."""
+"""How a login's connection string follows from the server's, and what a full disk does to the watch."""
+
+import errno
+from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from deploy.system import login_dsn
+from deploy.options import Options
+from deploy.supervisor import Program
+from deploy.system import LocalSystem, login_dsn
 
 
 class TestLoginDsn:
@@ -40,3 +45,29 @@ class TestLoginDsn:
             "password": "p/w",
             "dbname": "identity",
         }
+
+
+class TestWatch:
+    def test_goes_on_while_the_disk_is_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        outcomes = [OSError(errno.ENOSPC, "No space left on device"), None]
+        said: list[str] = []
+
+        class Request:
+            def is_made(self) -> bool:
+                return not outcomes
+
+            def is_urgent(self) -> bool:
+                return False
+
+        def write() -> None:
+            if error := outcomes.pop(0):
+                raise error
+
+        system = LocalSystem(Options(tmp_path, "127.0.0.1", 8080, None, None), Request(), said.append)
+        monkeypatch.setattr(system, "_is_ready", True)
+        monkeypatch.setattr(system, "_write_runtime", write)
+        program = Program("records", command=[], environment={}, log=tmp_path / "log", directory=tmp_path)
+        system._note_restart(program, 1)
+        system.watch()
+        assert len(said) == 1
+        assert not system._tells_old_processes
