@@ -26,7 +26,7 @@ from gateway.credentials import (
     read_basic,
     read_credential,
 )
-from gateway.errors import Refused
+from gateway.errors import REGISTRY, Refused
 from gateway.fields import is_uuid
 from gateway.live_state import LiveState
 from gateway.rate_limits import RateLimits
@@ -132,7 +132,8 @@ class Gatekeeper:
 
     def note(self, refused: Refused, request: Request, route: str) -> None:
         """Tell the audit log of a refused authentication or authorisation; other refusals are none of its business."""
-        if not refused.code.startswith("AU-"):
+        entry = REGISTRY.get(refused.code)
+        if not refused.code.startswith("AU-") and (entry is None or entry.http_status != 403):
             return
         state = request.scope["state"]
         agent = request.headers.get("user-agent")

@@ -337,7 +337,9 @@ class TestRefusals:
         guess, request_id, agent = world.unique("guess"), world.unique("r"), world.unique("agent")
         partner, user = samples.callers["P"].headers, samples.user.caller.headers
         foreign = {"phone_number": world.phone_number(), "platform_id": world.platform().id}
-        other = world.user()
+        other, gone = world.user(), world.user()
+        assert gone.caller.delete(gone.path).status_code == 204
+        departed = {"phone_number": gone.phone_number, "platform_id": gone.platform.id}
         refusals: list[tuple[str, str, str, dict[str, Any]]] = [
             ("AU-201", "GET /benefits", "/benefits", {}),
             ("AU-202", "GET /benefits", f"/benefits?{guess}", {"headers": {"admin-api-key": guess}}),
@@ -347,6 +349,7 @@ class TestRefusals:
             ("AU-206", "GET /users/{user_id}", other.path, {"headers": user}),
             ("AU-206", "POST /auth/token", "/auth/token", {"headers": partner, "json": foreign}),
             ("AU-206", "GET /mrns", f"/mrns?user_id={other.id}", {"headers": user}),
+            ("US-406", "POST /auth/token", "/auth/token", {"headers": gone.platform.partner.headers, "json": departed}),
         ]
         for code, route, path, arguments in refusals:
             headers = {**arguments.get("headers", {}), "x-request-id": request_id, "user-agent": agent}

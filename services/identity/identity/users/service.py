@@ -54,14 +54,13 @@ class UserService:
         """
         stored = await self._find(reader, user_id)
         if reader.call.caller.is_admin:
-            platform_id = UUID(stored.user.platform_id)
-            await self._audit.record(
-                transaction_of(reader), "user.read", "user", str(user_id), user_id=user_id, platform_id=platform_id
-            )
+            await self._note_reading(transaction_of(reader), user_id, UUID(stored.user.platform_id))
         return stored
 
     async def get_each(self, reader: Reader, user_ids: Sequence[UUID]) -> list[StoredUser]:
-        """Return those of some users who exist. Each of them reads itself; nobody else may read so.
+        """Return those of some users who exist.
+
+        That each reads itself, the gateway has made sure (gateway.own_reads); their platform is all that this reaches.
 
         Raises:
             UserUnknown: the caller is no user.
@@ -101,9 +100,7 @@ class UserService:
         if phone_number is not None:
             # Whoever asks for a number asks for one person, or for a few on as many platforms.
             for row in rows[:page_size]:
-                await self._audit.record(
-                    tx, "user.read", "user", str(row.id), user_id=row.id, platform_id=row.platform_id
-                )
+                await self._note_reading(tx, row.id, row.platform_id)
         elif rows:
             await self._audit.record(
                 tx, "user.list", "user", None, platform_id=platform_id, count=min(len(rows), page_size)
@@ -225,6 +222,8 @@ class UserService:
         """
         before = await self._find_deactivated(tx, user_id)
         if before.phone_released_at is not None:
+            # Nothing changes, but the answer tells of the person.
+            await self._note_reading(tx, user_id, UUID(before.user.platform_id))
             return before
         after = _copy(before)
         after.phone_released_at = tx.now
@@ -327,6 +326,10 @@ class UserService:
         user.updated_at.FromDatetime(tx.now)
         await self._users.update(tx, after)
         await self._record(tx, action, before, after, reason=reason)
+
+    async def _note_reading(self, tx: Transaction, user_id: UUID, platform_id: UUID) -> None:
+        """Note that an operator looked at a person."""
+        await self._audit.record(tx, "user.read", "user", str(user_id), user_id=user_id, platform_id=platform_id)
 
     async def _record(
         self,

@@ -454,6 +454,9 @@ class TestReleasePhone:
         user = await rules.add_deactivated_user()
         released = await rules.release_phone(user)
         assert await rules.release_phone(user) == released
+        told = [row.action for row in await rules.history(user.id)]
+        # The second answer shows an operator the person, as a reading does.
+        assert told[-2:] == ["user.release_phone", "user.read"]
 
     async def test_refuses_who_is_not_deactivated_or_is_erased(self, rules: Any) -> None:
         for user in (await rules.add_user(), await rules.add_active_user()):

@@ -152,15 +152,20 @@ class AccountRepository:
         )
 
     def _number_hash(self, account: Account) -> bytes:
-        """Return the same bytes for the same account, whoever has it.
+        """Return the same bytes for the same account, whoever has it."""
+        return self._hashes.hash("account_number", *parts_of_number(account))
 
-        Banks number their accounts by branch; the number of a wallet is often the phone's, with several providers.
-        """
-        parts = {
-            AccountType.ACCOUNT_TYPE_BANK: (account.ifsc,),
-            AccountType.ACCOUNT_TYPE_UPI: (),
-        }.get(account.type, (account.provider_name.casefold(),))
-        return self._hashes.hash("account_number", str(account.type), account.account_number, *parts)
+
+def parts_of_number(account: Account) -> tuple[str, ...]:
+    """Return what tells an account from all others.
+
+    Banks number their accounts by branch; the number of a wallet is often the phone's, with several providers.
+    """
+    more = {
+        AccountType.ACCOUNT_TYPE_BANK: (account.ifsc,),
+        AccountType.ACCOUNT_TYPE_UPI: (),
+    }.get(account.type, (account.provider_name.casefold(),))
+    return str(account.type), account.account_number, *more
 
 
 def _of_user(reader: Reader, user_id: UUID, **more: object) -> Values:

@@ -9,7 +9,7 @@ from uuid6 import uuid7
 from aarokya.identity.v1.live_state_service_pb2 import UserState
 from aarokya.records.v1.account_pb2 import Account, AccountStatus, AccountType, AccountVerificationStatus
 from records.accounts.errors import AccountRuleBroken, AccountUnknown
-from records.accounts.repository import AccountRepository, StoredAccount
+from records.accounts.repository import AccountRepository, StoredAccount, parts_of_number
 from records.users.states import require_active
 from servicekit.audit import AuditLog, changes_between
 from servicekit.database import Reader, Transaction
@@ -173,7 +173,7 @@ def _patched(before: Account, wanted: Account, mask: Sequence[str]) -> Account:
     """Return the account with the named fields changed. What is said of the verification is said of the new number."""
     after = apply_mask(before, wanted, [field for field in mask if field not in VERIFICATION])
     after.account_number = _canonical_number(after)
-    if (after.account_number, after.ifsc) != (before.account_number, before.ifsc):
+    if parts_of_number(after) != parts_of_number(before):
         after.verification_status = AccountVerificationStatus.ACCOUNT_VERIFICATION_STATUS_UNVERIFIED
         after.ClearField("verification_reference")
     return apply_mask(after, wanted, [field for field in mask if field in VERIFICATION])

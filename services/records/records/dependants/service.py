@@ -91,7 +91,7 @@ class DependantService:
     async def get_each(self, reader: Reader, wanted: Sequence[tuple[UUID, UUID]]) -> list[Dependant]:
         """Return the newest versions of some persons, without those who are not in the family that is named with them.
 
-        Users read their own so, and nobody else.
+        That all asked for their own, the gateway has made sure (gateway.own_reads); their platform is all this reaches.
 
         Args:
             reader: where to read.
@@ -109,7 +109,7 @@ class DependantService:
     async def list_each(self, reader: Reader, user_ids: Sequence[UUID]) -> list[Dependant]:
         """Return the newest versions of all who are not removed from the families of some users, newest member first.
 
-        Users read their own so, and nobody else.
+        That all asked for their own, the gateway has made sure (gateway.own_reads); their platform is all this reaches.
 
         Raises:
             DependantUnknown: the caller is no user.

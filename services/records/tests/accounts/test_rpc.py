@@ -332,6 +332,15 @@ class TestUpdateAccount:
         assert changed.verification_status == UNVERIFIED
         assert not changed.HasField("verification_reference")
 
+    async def test_wallet_elsewhere_must_be_verified_anew(self, desk: Desk) -> None:
+        """The same number with another provider is another wallet."""
+        wallet = {"type": WALLET, "account_number": "9876543210", "provider_name": "Paytm"}
+        account = await desk.create(desk.partner, **wallet, verification_status=VERIFIED, verification_reference="UTR1")
+        assert (await desk.update(account.id, provider_name="PAYTM")).verification_status == VERIFIED
+        changed = await desk.update(account.id, provider_name="PhonePe")
+        assert changed.verification_status == UNVERIFIED
+        assert not changed.HasField("verification_reference")
+
     async def test_other_changes_keep_verification(self, desk: Desk) -> None:
         account = await desk.create(
             desk.partner, type=UPI, account_number="ravi@ybl", verification_status=VERIFIED, verification_reference="U"
