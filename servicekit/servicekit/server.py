@@ -32,7 +32,8 @@ from servicekit.trace_context import TRACE_KEY, enter_trace
 GATEWAY = "gateway"
 REPLAYED_KEY = "aarokya-replayed"
 LARGEST_REQUEST = 512 * 1024
-LARGEST_ANSWER = 4 * 1024 * 1024
+# A page of the audit log: each of its 200 rows may tell the old and the new value of a benefit's longest lists.
+LARGEST_ANSWER = 8 * 1024 * 1024
 GRACE_S = 10
 LEAVING_S = 2
 READY_PERIOD_S = 0.5

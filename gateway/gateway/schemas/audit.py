@@ -49,7 +49,7 @@ class AuditLog(fields.Answer):
     request_id: fields.RequestId | None = Field(description="The request in which it was done.")
     source_address: fields.SourceAddress | None = Field(description="Where the request came from.")
     user_agent: fields.UserAgent | None = Field(description="What the caller's program calls itself.")
-    count: int = Field(description="How often it happened; above 1 only for refusals.")
+    count: int = Field(description="How often it happened: 1, but for refusals; or how many persons a list told of.")
 
 
 class AuditLogList(fields.Answer):

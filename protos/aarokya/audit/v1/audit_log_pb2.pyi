@@ -125,7 +125,7 @@ class AuditLog(_message.Message):
     user_agent: _builtins.str
     """What the caller's program calls itself."""
     count: _builtins.int
-    """How often it happened; above 1 only for refusals."""
+    """How often it happened: 1, but for refusals; or how many persons a list told of."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""

@@ -20,8 +20,8 @@ from servicekit.server import GATEWAY, LARGEST_ANSWER, allow_peers, call_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-# What all texts of a page may take; the rest of the answer is a few bytes a benefit.
-LARGEST_PAGE = LARGEST_ANSWER - 64 * 1024
+# What all texts of a page may take: half of the largest answer there is, with some room for what goes with each.
+LARGEST_PAGE = LARGEST_ANSWER // 2 - 64 * 1024
 
 
 class BenefitRpc(BenefitServiceServicer):

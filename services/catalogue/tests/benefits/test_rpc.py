@@ -8,6 +8,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
+from aarokya.audit.v1.audit_log_service_pb2 import ListAuditLogsRequest
 from aarokya.catalogue.v1 import benefit_provider_service_pb2 as providers_pb
 from aarokya.catalogue.v1 import benefit_service_pb2 as pb
 from aarokya.catalogue.v1.benefit_pb2 import Benefit, BenefitStatus, BenefitTranslation, BenefitType
@@ -156,6 +157,21 @@ class TestUpdateBenefit:
         assert (changed.name, changed.HasField("description"), changed.version) == ("Health check", False, 2)
         again = gateway.benefits.UpdateBenefit(request, metadata=metadata)
         assert await gateway.refusal(again) == (grpc.StatusCode.FAILED_PRECONDITION, "RQ_110", [])
+
+    async def test_leaves_no_more_than_a_page_of_the_audit_log_can_tell(self, gateway: Any, provider_id: str) -> None:
+        benefit = await create(gateway, provider_id)
+        metadata = gateway.asking(gateway.admin)
+        for number in range(201):
+            longest = Benefit(
+                platform_ids=[str(uuid4()) for _ in range(200)], terms_url=f"https://a.example/{number}/{'é' * 2000}"
+            )
+            request = pb.UpdateBenefitRequest(
+                benefit_id=benefit.id, benefit=longest, update_mask={"paths": ["platform_ids", "terms_url"]}
+            )
+            await gateway.benefits.UpdateBenefit(request, metadata=metadata)
+        listing = ListAuditLogsRequest(entity_id=benefit.id, limit=201)
+        answer = await gateway.audit_logs.ListAuditLogs(listing, metadata=metadata)
+        assert len(answer.audit_logs) == 201
 
 
 class TestDeleteBenefit:
