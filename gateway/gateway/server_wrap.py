@@ -11,6 +11,7 @@ shapes, and only what passed reaches the function. A route that was added in any
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -45,7 +46,7 @@ BODY_CODES = ("RQ-102", "RQ-105", "RQ-106", "RQ-116")
 KEY_CODES = ("RQ-108", "RQ-109")
 # After so long, in seconds, what a caller may do is looked up again: somebody who sends a body slowly, or was let in
 # slowly, must not outlive a revocation.
-BELIEVED_S = 0.25
+RECHECK_AFTER_S = 0.25
 
 
 class NotDeclared(Exception):
@@ -60,116 +61,170 @@ async def _exchange_of(request: Request) -> Exchange:
 ExchangeOf = Annotated[Exchange, Depends(_exchange_of)]
 
 
-class GuardedRoute(APIRoute):
-    """A route with its guard. What FastAPI would do with body and query for itself, `_run` does strictly."""
+@dataclass(frozen=True, slots=True)
+class _Declaration:
+    """What a route's decorator and the parameters of its function say.
 
+    Attributes:
+        endpoint: the function.
+        template: the method and the path template.
+        guard: who may call it.
+        service: which service is asked.
+        parameters: the names of the function's parameters.
+        body: the parameter for the body, and its shape.
+        query: the parameter for the query, and its shape.
+        exchange: the parameter for the exchange.
+        whole: the parameter for the request itself.
+        first_id: the path's first id that has a code of its own for "there is no such thing".
+        reads_json: whether there is a body to read.
+        takes_key: whether an Idempotency-Key counts.
+        is_repeatable: whether a POST may be sent again without a key.
+    """
+
+    endpoint: Callable[..., Any]
+    template: str
     guard: Guard
+    service: str
+    parameters: frozenset[str]
+    body: tuple[str, Any] | None
+    query: tuple[str, Any] | None
+    exchange: str | None
+    whole: str | None
+    first_id: str | None
+    reads_json: bool
+    takes_key: bool
+    is_repeatable: bool
 
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        endpoint = self.endpoint
-        parameters = inspect.signature(endpoint).parameters
-        body = _parameter(parameters, Body)
-        query = _parameter(parameters, Query)
-        exchange = next((name for name, it in parameters.items() if it.annotation == ExchangeOf), None)
-        whole = next((name for name, it in parameters.items() if it.annotation is Request), None)
-        first_id = next((name for name in self.param_convertors if name in UNKNOWN_CODES), None)
-        method = next(iter(self.methods or ()))
-        template = f"{method} {self.path_format}"
-        guard = getattr(endpoint, "guard", None)
+    @classmethod
+    def of(cls, route: APIRoute) -> "_Declaration":
+        """Read a route's declaration.
+
+        Raises:
+            NotDeclared: it names no guard.
+        """
+        parameters = inspect.signature(route.endpoint).parameters
+        method = next(iter(route.methods or ()))
+        template = f"{method} {route.path_format}"
+        guard = getattr(route.endpoint, "guard", None)
         if not isinstance(guard, Guard):
             raise NotDeclared(f"{template} was not declared with a guard")
-        self.guard = guard
-        extra = self.openapi_extra or {}
-        service = extra["x-service"]
-        reads_own_body = "requestBody" in extra
+        extra = route.openapi_extra or {}
+        body = _parameter(parameters, Body)
         takes_key = "RQ-108" in extra["x-error-codes"]
-        is_repeatable = method == "POST" and not takes_key
-
-        async def run(request: Request) -> Response:
-            request.app.state.stubs.require_room(service)
-            gatekeeper: Gatekeeper = request.app.state.gatekeeper
-            clock = asyncio.get_running_loop().time
-            began = clock()
-            set_deadline(BUDGET_S)
-            caller = None if guard is PUBLIC else await gatekeeper.admit(guard, request, template)
-            # How long a body takes is the caller's affair; all the rest counts.
-            budget_s = BUDGET_S - (clock() - began)
-            arguments: dict[str, Any] = {
-                name: _id(text) if name.endswith("_id") else text
-                for name, text in request.path_params.items()
-                if name in parameters
-            }
-            value = None
-            if body is not None or reads_own_body:
-                value = await _read_json(request)
-                if guard is not PUBLIC and clock() - began > BELIEVED_S:
-                    asked_at = clock()
-                    set_deadline(budget_s)
-                    await gatekeeper.admit_still(guard, request, template)
-                    budget_s -= clock() - asked_at
-            if body is not None:
-                name, shape = body
-                arguments[name] = read_body(shape, value)
-            if query is not None:
-                name, shape = query
-                arguments[name] = read_query(shape, request.query_params.multi_items())
-            elif request.url.query:
-                read_query(Query, request.query_params.multi_items())
-            if first_id is not None and not is_uuid(request.path_params[first_id]):
-                raise Refused(UNKNOWN_CODES[first_id])
-            if exchange is not None:
-                arguments[exchange] = _open_exchange(
-                    request,
-                    caller,
-                    value,
-                    takes_key=takes_key,
-                    is_repeatable=is_repeatable,
-                    template=template,
-                    budget_s=budget_s,
-                )
-            if whole is not None:
-                arguments[whole] = request
-            try:
-                response: Response = await endpoint(**arguments)
-            except Refused as refused:
-                # Whether the platform or user that a body names is the caller's own is known only now.
-                gatekeeper.note(refused, request, template)
-                raise
-            return response
-
-        return run
+        return cls(
+            endpoint=route.endpoint,
+            template=template,
+            guard=guard,
+            service=extra["x-service"],
+            parameters=frozenset(parameters),
+            body=body,
+            query=_parameter(parameters, Query),
+            exchange=next((name for name, it in parameters.items() if it.annotation == ExchangeOf), None),
+            whole=next((name for name, it in parameters.items() if it.annotation is Request), None),
+            first_id=next((name for name in route.param_convertors if name in UNKNOWN_CODES), None),
+            reads_json=body is not None or "requestBody" in extra,
+            takes_key=takes_key,
+            is_repeatable=method == "POST" and not takes_key,
+        )
 
 
-def _open_exchange(
-    request: Request,
-    caller: Any,
-    value: Any,
-    *,
-    takes_key: bool,
-    is_repeatable: bool,
-    template: str,
-    budget_s: float,
-) -> Exchange:
-    state = request.scope["state"]
-    headers = request.headers
-    keys = headers.getlist("idempotency-key") if takes_key else []
-    return Exchange(
-        caller,
-        request_id=state["request_id"],
-        source_address=state["source_address"],
-        user_agent=printable(headers.get("user-agent")),
-        idempotency=read_idempotency(keys, caller, _path_of(request, template), value),
-        if_match=read_if_match(headers.getlist("if-match")),
-        deadline=asyncio.get_running_loop().time() + budget_s,
-        sent=value,
-        is_basic="authorization" in headers and caller is not None and caller.is_partner,
-        is_repeatable=is_repeatable,
-        stubs=request.app.state.stubs,
-        retry_budgets=request.app.state.retry_budgets,
-        live_state=request.app.state.live_state,
-        pages=request.app.state.pages,
-        own_reads=request.app.state.own_reads,
-    )
+class GuardedRoute(APIRoute):
+    """A route with its guard. What FastAPI would do with body and query for itself, `run` does strictly."""
+
+    declared: _Declaration
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        self.declared = _Declaration.of(self)
+        return self.run
+
+    async def run(self, request: Request) -> Response:
+        """Let the caller in, read what was sent, and have the function answer.
+
+        Raises:
+            Refused: by the guard, for what was sent, or by the function.
+        """
+        declared = self.declared
+        request.app.state.stubs.require_room(declared.service)
+        gatekeeper: Gatekeeper = request.app.state.gatekeeper
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        set_deadline(BUDGET_S)
+        is_public = declared.guard is PUBLIC
+        caller = None if is_public else await gatekeeper.admit(declared.guard, request, declared.template)
+        # How long a body takes is the caller's affair; all the rest counts.
+        budget_s = BUDGET_S - (clock() - began)
+        sent = None
+        if declared.reads_json:
+            sent = await _read_json(request)
+            if not is_public and clock() - began > RECHECK_AFTER_S:
+                asked_at = clock()
+                set_deadline(budget_s)
+                await gatekeeper.admit_still(declared.guard, request, declared.template)
+                budget_s -= clock() - asked_at
+        arguments = self._read_arguments(request, sent)
+        if declared.exchange is not None:
+            arguments[declared.exchange] = self._open_exchange(request, caller, sent, budget_s)
+        try:
+            response: Response = await declared.endpoint(**arguments)
+        except Refused as refused:
+            # Whether the platform or user that a body names is the caller's own is known only now.
+            gatekeeper.note(refused, request, declared.template)
+            raise
+        return response
+
+    def _read_arguments(self, request: Request, sent: Any) -> dict[str, Any]:
+        """Return what the function is called with, but for the exchange.
+
+        Raises:
+            Refused: body or query do not have their shape, or the first id of the path is none.
+        """
+        declared = self.declared
+        arguments: dict[str, Any] = {
+            name: _id(text) if name.endswith("_id") else text
+            for name, text in request.path_params.items()
+            if name in declared.parameters
+        }
+        if declared.body is not None:
+            name, shape = declared.body
+            arguments[name] = read_body(shape, sent)
+        if declared.query is not None:
+            name, shape = declared.query
+            arguments[name] = read_query(shape, request.query_params.multi_items())
+        elif request.url.query:
+            read_query(Query, request.query_params.multi_items())
+        first_id = declared.first_id
+        if first_id is not None and not is_uuid(request.path_params[first_id]):
+            raise Refused(UNKNOWN_CODES[first_id])
+        if declared.whole is not None:
+            arguments[declared.whole] = request
+        return arguments
+
+    def _open_exchange(self, request: Request, caller: Any, sent: Any, budget_s: float) -> Exchange:
+        """Return what the function asks services by.
+
+        Raises:
+            Refused: Idempotency-Key or If-Match cannot be read.
+        """
+        declared, headers = self.declared, request.headers
+        state, app = request.scope["state"], request.app.state
+        keys = headers.getlist("idempotency-key") if declared.takes_key else []
+        return Exchange(
+            caller,
+            request_id=state["request_id"],
+            source_address=state["source_address"],
+            user_agent=printable(headers.get("user-agent")),
+            idempotency=read_idempotency(keys, caller, _path_of(request, declared.template), sent),
+            if_match=read_if_match(headers.getlist("if-match")),
+            deadline=asyncio.get_running_loop().time() + budget_s,
+            sent=sent,
+            is_basic="authorization" in headers and caller is not None and caller.is_partner,
+            is_repeatable=declared.is_repeatable,
+            stubs=app.stubs,
+            retry_budgets=app.retry_budgets,
+            live_state=app.live_state,
+            pages=app.pages,
+            own_reads=app.own_reads,
+        )
 
 
 def _path_of(request: Request, template: str) -> str:

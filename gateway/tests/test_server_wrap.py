@@ -302,7 +302,7 @@ class TestServerWrap:
         assert things.bytes_read == 0
 
     async def test_takes_what_it_asks_of_others_off_the_time_of_a_request(self, things, gatekeeper, monkeypatch):
-        monkeypatch.setattr(server_wrap, "BELIEVED_S", 0.01)
+        monkeypatch.setattr(server_wrap, "RECHECK_AFTER_S", 0.01)
         gatekeeper.takes_s = [0.2, 0.3]
         assert await things.send("POST", "/things", b'{"name": "a"}') == ""
         assert len(gatekeeper.asked) == 2
@@ -311,7 +311,7 @@ class TestServerWrap:
         assert BUDGET_S > first > second + 0.1 > left + 0.2
 
     async def test_has_no_time_left_for_a_second_look(self, things, gatekeeper, monkeypatch):
-        monkeypatch.setattr(server_wrap, "BELIEVED_S", 0.01)
+        monkeypatch.setattr(server_wrap, "RECHECK_AFTER_S", 0.01)
         monkeypatch.setattr(server_wrap, "BUDGET_S", 0.1)
         gatekeeper.takes_s = [0.2]
         with pytest.raises(ServiceAway):

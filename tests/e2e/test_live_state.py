@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from gateway.server_wrap import BELIEVED_S
+from gateway.server_wrap import RECHECK_AFTER_S
 from tests.e2e.conftest import Caller, Platform, User, World, assert_refused, made
 from tests.e2e.contract import PUBLIC
 from tests.e2e.gateways import running_gateway
@@ -368,7 +368,7 @@ class TestSlowBodies:
             yield b"{"
             meanwhile()
             # More than a gateway believes for.
-            time.sleep(2 * BELIEVED_S)
+            time.sleep(2 * RECHECK_AFTER_S)
             yield json.dumps(body).encode()[1:]
 
         headers = {**caller.headers, "content-type": "application/json"}
