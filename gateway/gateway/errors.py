@@ -450,7 +450,7 @@ def error_response(
     details: Iterable[Detail] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Build the envelope of api.md §1, with the code's status and headers; `headers` are added and win.
+    """Build the envelope in which every error is told, with the code's status and headers; `headers` are added and win.
 
     A code that is not in the registry is a mistake of ours, so it is answered as RQ-100 and nothing of it is told.
     """
@@ -500,12 +500,10 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> Refused:
         if code not in REGISTRY or code == "RQ-100":
             logger.error("a service refused with %s, which callers see as RQ-100", info.reason)
             return Refused("RQ-100")
-        retry_after = info.metadata.get("retry_after", "")
         return Refused(
             code,
             error.details() or None,
             [Detail(violation.field, violation.description) for violation in bad_request.field_violations],
-            {"Retry-After": retry_after} if retry_after.isascii() and retry_after.isdigit() else None,
         )
     status = error.code()
     # CANCELLED is what a server that stops answers to calls that it has not looked at.

@@ -25,7 +25,7 @@ REDIS_PAUSE_SECONDS = 5.0
 
 
 class RateLimits:
-    """The limits of api.md §1; admins are not limited, so nothing here knows them."""
+    """How often partners and users may call, and credentials may fail. Admins are not limited, nor known here."""
 
     def __init__(
         self,

@@ -189,11 +189,6 @@ class TestFromRpcError:
         assert refused.details == [Detail("mrn", "is already linked")]
         assert refused.headers == {}
 
-    @pytest.mark.parametrize(("sent", "kept"), [("3", {"Retry-After": "3"}), ("3\r\nX: y", {}), ("-1", {}), ("٣", {})])
-    def test_takes_retry_after_only_when_it_is_a_number(self, sent, kept):
-        info = error_details_pb2.ErrorInfo(reason="RQ_109", domain="aarokya", metadata={"retry_after": sent})
-        assert from_rpc_error(rpc_error(grpc.StatusCode.ABORTED, info)).headers == kept
-
     @pytest.mark.parametrize(
         ("status", "code"),
         [
