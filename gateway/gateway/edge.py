@@ -5,19 +5,28 @@ import ipaddress
 import logging
 import random
 import re
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 
+from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import Refused, error_response, refused_response
-from gateway.load_shedding import AdmissionQueue
+from gateway.load_shedding import SHED, AdmissionQueue
 from gateway.retry_after import RetryAfter
+from servicekit.metrics import BUCKETS
 from servicekit.trace_context import enter_trace
 
 logger = logging.getLogger(__name__)
+
+REQUESTS = Counter("aarokya_http_requests_total", "Requests that were let in, by their answers.", ("route", "status"))
+REQUEST_SECONDS = Histogram(
+    "aarokya_http_request_seconds", "Time to answer a request that was let in.", ("route",), buckets=BUCKETS
+)
 
 MAX_BODY_BYTES = 256 * 1024
 BODY_TIMEOUT_SECONDS = 10.0
@@ -128,6 +137,7 @@ class Edge:
             self._admission.retry_after if may_be_shed else None,
         )
         if may_be_shed and (self._admission.is_overloaded() or load.is_full):
+            SHED.inc()
             await exchange.refuse("RQ-111")
             return
         if scope["path"].endswith("\n"):
@@ -135,14 +145,25 @@ class Edge:
             await exchange.refuse("RQ-103")
             return
         load.running += 1
+        began = time.perf_counter()
         try:
             await exchange.run(self._enter if may_be_shed else self._app, scope)
         finally:
             load.running -= 1
+            route = _route_of(scope)
+            REQUESTS.labels(route, exchange.status).inc()
+            REQUEST_SECONDS.labels(route).observe(time.perf_counter() - began)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._admission.enter()
         await self._app(scope, receive, send)
+
+
+def _route_of(scope: Scope) -> str:
+    """Return method and path template of the route that was taken. What callers make up is not worth a count each."""
+    route, method = scope.get("route"), scope["method"]
+    # One that only the path fits is there, too.
+    return f"{method} {route.path}" if isinstance(route, Route) and method in (route.methods or ()) else "none"
 
 
 class _Load:
@@ -177,6 +198,7 @@ class _Exchange:
         "_retry_after",
         "_send",
         "_started",
+        "status",
     )
 
     def __init__(
@@ -190,6 +212,8 @@ class _Exchange:
         load: _Load,
         retry_after: RetryAfter | None,
     ) -> None:
+        # That of the answer, as text; a caller who left before has none.
+        self.status = "none"
         self._load = load
         self._retry_after = retry_after
         self._receive = receive
@@ -269,6 +293,7 @@ class _Exchange:
     async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started = True
+            self.status = str(message["status"])
             headers = list(message.get("headers", ()))
             if not any(name == b"x-request-id" for name, _ in headers):
                 headers.append((b"x-request-id", self._request_id.encode("ascii")))
@@ -290,6 +315,7 @@ class _Exchange:
         if self._started:
             return
         self._started = True
+        self.status = str(response.status_code)
         start, body = messages_of(response)
         self._say_when_to_come_back(start)
         await self._send(start)

@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 from gateway.draining import CLOSE
 from gateway.edge import NEVER_SHED, SECURITY_HEADERS, request_id_of
 from gateway.errors import error_response
-from gateway.load_shedding import AdmissionQueue
+from gateway.load_shedding import SHED, AdmissionQueue
 
 logger = logging.getLogger(__name__)
 
@@ -286,6 +286,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _turn_away(self) -> None:
         """Answer RQ-111 as any answer is given, but without a task or a scope, which cost most of a refusal."""
         assert self._admission is not None
+        SHED.inc()
         headers = self.server_state.default_headers
         keeps_alive = self.parser.should_keep_alive() and CLOSE not in headers
         request_id = request_id_of([value for name, value in self.headers if name == b"x-request-id"]).encode()

@@ -18,8 +18,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from prometheus_client import Counter
+
 from gateway.errors import Refused
 from gateway.retry_after import RetryAfter
+
+SHED = Counter("aarokya_http_requests_shed_total", "Requests refused because there was too much to do.")
 
 TICK_S = 0.01
 TARGET_S = 0.04

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 from fastapi import FastAPI, Request
+from prometheus_client import REGISTRY
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
@@ -310,6 +311,41 @@ class TestAnswers:
 
         await Edge(app)({"type": "lifespan"}, None, None)
         assert seen == [{"type": "lifespan"}]
+
+
+class TestMetrics:
+    @staticmethod
+    def answers(route: str, status: str) -> float:
+        return REGISTRY.get_sample_value("aarokya_http_requests_total", {"route": route, "status": status}) or 0.0
+
+    async def test_count_answers_by_route_and_status(self):
+        app = FastAPI()
+
+        @app.post("/rides/{ride_id}")
+        async def make(ride_id: str) -> str:
+            if ride_id == "left":
+                raise ClientDisconnect
+            if ride_id == "unknown":
+                raise Refused("PL-301")
+            return ride_id
+
+        edge = Edge(app)
+
+        @app.get("/read-only")
+        async def read() -> None: ...
+
+        for path in ("/rides/1", "/rides/2", "/rides/unknown", "/rides/left", "/made-up", "/read-only"):
+            await call(edge, path=path)
+        route = "POST /rides/{ride_id}"
+        assert [self.answers(route, status) for status in ("200", "404", "none")] == [2, 1, 1]
+        assert REGISTRY.get_sample_value("aarokya_http_request_seconds_count", {"route": route}) == 4
+        counted = {sample.labels.get("route", "") for metric in REGISTRY.collect() for sample in metric.samples}
+        assert not any("made-up" in each or "read-only" in each for each in counted)
+
+    async def test_count_those_who_were_refused_for_there_was_too_much_to_do(self):
+        before = REGISTRY.get_sample_value("aarokya_http_requests_shed_total")
+        await call(Edge(answer_state, most_requests=0))
+        assert REGISTRY.get_sample_value("aarokya_http_requests_shed_total") == before + 1
 
 
 class TestLoad:
