@@ -412,6 +412,8 @@ class HttpProtocol(HttpToolsProtocol):
 
         A socket that is closed with unread bytes makes the client's kernel throw away the answer, too.
         """
+        # What came behind the last answer is not begun: nobody could be told.
+        self.pipeline.clear()
         if not (self._in_body or self._deaf) or self.transport.is_closing() or not self.transport.can_write_eof():
             self._close()
             return

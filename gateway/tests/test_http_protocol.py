@@ -566,6 +566,14 @@ class TestTurningAway:
         assert (answer.status, answer.headers["connection"]) == (503, "close")
         assert not served.application.reached
 
+    def test_does_nothing_of_what_arrives_in_part_behind_the_last_answer(self, serve):
+        served = serve()
+        part = b"DELETE /b HTTP/1.1\r\nContent-Length: 5\r\n" + HOST + b"\r\nab"
+        (answer,) = served.say(self.LAST + part)
+        assert answer.status == 200
+        wait_until(lambda: not served.server.server_state.connections)
+        assert served.application.reached == ["/a"]
+
     GET = b"GET /a HTTP/1.1\r\n" + HOST
     LAST = GET + b"Connection: close\r\n\r\n"
 
