@@ -6,8 +6,10 @@ timer measures how much later than asked for it is called. Each turn of the loop
 at everything else in between; the others wait in a line.
 
 When to refuse is CoDel's rule (RFC 8289). A crowd makes the loop late and the line long, but is soon through, and
-nobody is refused for it. When one of the two was later than `TARGET_S` all the time for `INTERVAL_S`, the gateway does
-not catch up by itself: from then on it sheds load, for `SHEDDING_S` and longer while that happens to many. Refused is
+nobody is refused for it. When one of the two was later than `TARGET_S` all the time for `INTERVAL_S`, and the line was
+never empty, the gateway does not catch up by itself: from then on it sheds load, for `SHEDDING_S` and longer while that
+happens to many. (One that is late and has nobody waiting is kept from the processor by others; to refuse requests would
+not give it any.) Refused is
 whoever comes while it is late, or when the line is long, who would be late at its end. It also begins to when a service
 had no room for somebody who was let in, then those in line have waited in vain, too, and when a service will have none
 for those at the end of a long line, who need not wait to learn that.
@@ -58,11 +60,11 @@ class OverloadDetector:
         self._refused_in: set[int] = set()
         self._window_ends = NEVER
 
-    def note(self, lateness: float, now: float) -> None:
-        """Take in how late everything is at a time."""
+    def note(self, lateness: float, now: float, line: int) -> None:
+        """Take in how late everything is at a time, and how many wait for their turn."""
         is_measured = now - self._noted_at < INTERVAL_S
         self._noted_at = now
-        if lateness <= TARGET_S:
+        if lateness <= TARGET_S or line == 0:
             self._late_since = None
         elif self._late_since is None or not is_measured:
             self._late_since = now
@@ -81,7 +83,7 @@ class OverloadDetector:
             now: when.
             line: how many others wait for their turn. Without them, not what is asked makes the gateway late.
         """
-        self.note(lateness, now)
+        self.note(lateness, now, line)
         is_one_too_many = self.is_one_too_many(lateness, now, line)
         if now >= self._window_ends:
             # What makes every process late now and then must not keep this one at it for ever.
@@ -230,7 +232,7 @@ class AdmissionQueue:
     def _tick(self) -> None:
         now = self._clock()
         self._lateness = now - self._due
-        self._overload.note(self._late(now), now)
+        self._overload.note(self._late(now), now, len(self._line))
         if now - self._asked_at < IDLE_S or self._line:
             self._wait(now)
         else:

@@ -20,10 +20,10 @@ from gateway.load_shedding import (
 LATE = 2 * TARGET_S
 
 
-def note_for(overload: OverloadDetector, lateness: float, seconds: float, began: float) -> list[bool]:
+def note_for(overload: OverloadDetector, lateness: float, seconds: float, began: float, line: int = 1) -> list[bool]:
     """Tell the same lateness for a time, and return whether somebody who came then was one too many."""
     times = [began + step * TICK_S for step in range(round(seconds / TICK_S))]
-    return [overload.should_shed(lateness, time, line=1) for time in times]
+    return [overload.should_shed(lateness, time, line) for time in times]
 
 
 class TestOverload:
@@ -38,6 +38,14 @@ class TestOverload:
         refused = note_for(overload, LATE, 2 * INTERVAL_S, 0)
         assert not any(refused[: round(0.9 * INTERVAL_S / TICK_S)])
         assert all(refused[round(1.1 * INTERVAL_S / TICK_S) :])
+
+    def test_refuses_nobody_while_those_who_wait_are_soon_through(self):
+        """As when other processes keep it from the processor: it is late, and has not too much to do."""
+        overload = OverloadDetector()
+        for number in range(20):
+            began = number * INTERVAL_S / 2
+            assert not any(note_for(overload, LATE, INTERVAL_S / 2 - TICK_S, began))
+            assert not overload.should_shed(LATE, began + INTERVAL_S / 2 - TICK_S, line=0)
 
     def test_refuses_at_once_who_comes_late_soon_after(self):
         overload = OverloadDetector()
