@@ -166,8 +166,6 @@ class ProcessSettings(EnvironmentSettings):
     """`production`, or `development`: logs for people, services that list their RPCs, operators' keys of any length."""
     log_level: LogLevel = LogLevel.INFO
     """From which level on something is logged: `DEBUG` (in development only), `INFO`, `WARNING` or `ERROR`."""
-    timezone: Annotated[str, AfterValidator(_is_zone)] = "Asia/Kolkata"
-    """Whose calendar decides how old somebody is."""
     metrics_listen: Annotated[str, AfterValidator(_is_listening_address)] = ""
     """`host:port` of the metrics for Prometheus; empty: none."""
     tls_ca: Path
@@ -202,6 +200,8 @@ class ServiceSettings(ProcessSettings):
 
     listen: str
     """`host:port` of the gRPC server."""
+    timezone: Annotated[str, AfterValidator(_is_zone)] = "Asia/Kolkata"
+    """Whose calendar decides how old somebody is."""
     database_runtime_dsn: Dsn
     """URL or DSN of the login `<service>_runtime`; it may name several hosts."""
     database_pool_size: int = 10
