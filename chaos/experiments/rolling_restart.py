@@ -1,12 +1,14 @@
 """9. Everything is restarted in turn, as for a new version."""
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.experiment import Experiment, Finding, Scene, problems_of
 from chaos.rig import PROCESSES, Layout
-from chaos.workload import Outcome, refusals
+from chaos.workload import Operation, Outcome, refusals
 
 
 @dataclass
@@ -27,11 +29,13 @@ class RollingRestart(Experiment):
     async def measure(self, scene: Scene) -> Finding:
         rig, workload = scene.rig, scene.workload
         start = len(workload.history)
+        stopped: list[tuple[float, str]] = []
         async with workload.balancing(), workload.traffic(self.rate):
             await asyncio.sleep(self.settle_s)
             for _ in range(self.rounds):
                 for name in rig.replicas(*PROCESSES):
                     old = rig.pid(name)
+                    stopped.append((asyncio.get_running_loop().time(), name))
                     rig.terminate(name)
 
                     async def is_new(name: str = name, pid: int = old) -> bool:
@@ -59,7 +63,22 @@ class RollingRestart(Experiment):
         if failed or retried:
             kinds = {operation.kind for operation in during if len(operation.attempts) > 1 or operation in failed}
             finding.problems.append(f"{dict(refusals(during))} for {', '.join(sorted(kinds))}")
+            finding.problems += when(during, stopped)
         return finding
+
+
+def when(operations: Sequence[Operation], stopped: Sequence[tuple[float, str]]) -> list[str]:
+    """Say how long after which replica was stopped something was refused or not answered."""
+    after: defaultdict[tuple[float, str], list[float]] = defaultdict(list)
+    for operation in operations:
+        for attempt in operation.attempts:
+            before = [stop for stop in stopped if stop[0] <= attempt.began]
+            if before and not attempt.is_good:
+                after[before[-1]].append(attempt.began - before[-1][0])
+    return [
+        f"{len(moments)} of them {min(moments):.2f} to {max(moments):.2f} s after {name} was told to stop"
+        for (_, name), moments in after.items()
+    ]
 
 
 def streams_broken_off(log: Path) -> int:

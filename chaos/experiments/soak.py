@@ -9,6 +9,9 @@ from chaos.workload import Outcome, refusals
 
 WINDOW_S = 600
 SAMPLES_S = 2.0
+# What most requests to a service look at.
+CROWDED = {"identity": "users", "catalogue": "benefits", "records": "dependants"}
+CROWD_S = 0.4
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres'"
 
 
@@ -32,7 +35,11 @@ class Soak(Experiment):
         descriptors: dict[str, list[int]] = {name: [] for name in rig.programs}
         sessions: list[int] = []
         async with workload.traffic(self.rate):
-            await asyncio.sleep(self.warm_up_s)
+            await asyncio.sleep(self.warm_up_s / 2)
+            # Connections are opened when a crowd needs them, and stay. One that comes by chance is no leak.
+            for service, table in CROWDED.items():
+                await self._crowd(scene, service, table)
+            await asyncio.sleep(self.warm_up_s / 2)
             began = time.monotonic()
             while time.monotonic() - began < self.seconds - self.warm_up_s:
                 for name in rig.programs:
@@ -59,6 +66,12 @@ class Soak(Experiment):
         if failed:
             finding.problems.append(f"{len(failed)} failed: {dict(refusals(failed).most_common(3))}")
         return finding
+
+    async def _crowd(self, scene: Scene, service: str, table: str) -> None:
+        """Let requests to a service gather behind a lock, so that every connection that there may be is opened."""
+        lock = f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({CROWD_S}); COMMIT"
+        await scene.rig.ask(service, lock)
+        await asyncio.sleep(2)
 
 
 def _slope(points: list[tuple[float, float]]) -> float:
