@@ -164,7 +164,7 @@ class Supervisor:
     def _count_crash(self, name: str) -> float:
         """Return how long the next restart waits; the first does not."""
         crashes = self._crashes[name] = self._crashes.get(name, 0) + 1
-        # After a day of crashes the exponent would be astronomical.
+        # After a thousand crashes, some 85 minutes of them, no float could hold it.
         return 0.0 if crashes == 1 else min(FIRST_BACKOFF_S * 2 ** min(crashes - 2, 10), LONGEST_BACKOFF_S)
 
     def crashes(self, program: Program) -> int:
