@@ -7,7 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Select, Text, Uuid, bindparam, exists, func, insert, literal_column, select, update
 
-from aarokya.records.v1.account_pb2 import Account, AccountStatus, AccountType
+from aarokya.records.v1.account_pb2 import Account, AccountStatus
+from records.accounts.account_number import parts_of_number
 from records.accounts.errors import AccountAlreadyThere
 from records.models import accounts
 from records.users.errors import WrongUserStatus
@@ -154,18 +155,6 @@ class AccountRepository:
     def _number_hash(self, account: Account) -> bytes:
         """Return the same bytes for the same account, whoever has it."""
         return self._hashes.hash("account_number", *parts_of_number(account))
-
-
-def parts_of_number(account: Account) -> tuple[str, ...]:
-    """Return what tells an account from all others.
-
-    Banks number their accounts by branch; the number of a wallet is often the phone's, with several providers.
-    """
-    more = {
-        AccountType.ACCOUNT_TYPE_BANK: (account.ifsc,),
-        AccountType.ACCOUNT_TYPE_UPI: (),
-    }.get(account.type, (account.provider_name.casefold(),))
-    return str(account.type), account.account_number, *more
 
 
 def _of_user(reader: Reader, user_id: UUID, **more: object) -> Values:

@@ -8,8 +8,9 @@ from uuid6 import uuid7
 
 from aarokya.identity.v1.live_state_service_pb2 import UserState
 from aarokya.records.v1.account_pb2 import Account, AccountStatus, AccountType, AccountVerificationStatus
+from records.accounts.account_number import parts_of_number
 from records.accounts.errors import AccountRuleBroken, AccountUnknown
-from records.accounts.repository import AccountRepository, StoredAccount, parts_of_number
+from records.accounts.repository import AccountRepository, StoredAccount
 from records.users.states import require_active
 from servicekit.audit import AuditLog, changes_between
 from servicekit.database import Reader, Transaction
